@@ -1,0 +1,5 @@
+"""`python -m worldclip`."""
+
+from worldclip.cli import main
+
+main()

@@ -1,0 +1,7 @@
+"""Where shard tasks run. An engine decides where and when, never what the answer is."""
+
+from __future__ import annotations
+
+from worldclip.engines.local import LocalEngine, Task
+
+__all__ = ["LocalEngine", "Task"]

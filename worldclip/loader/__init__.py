@@ -1,0 +1,1 @@
+"""From shards of images and curated texts to resumable training batches."""

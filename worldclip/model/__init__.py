@@ -1,0 +1,1 @@
+"""CLIP models as `transformers.MetaClip2Model`."""

@@ -1,0 +1,119 @@
+"""A `MetaClip2Model` of any size from random weights, and the folder that `transformers` loads (paper, section 4.1)."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer
+from transformers import MetaClip2Config, MetaClip2Model
+
+from worldclip.config import ModelConfig, TowerConfig
+from worldclip.storage import write_json
+from worldclip.tokenizer import END, PAD, SPECIAL_TOKENS, START, UNKNOWN
+
+#: OpenAI CLIP's, kept by the paper: mean and standard deviation of each channel, of pixels in [0, 1].
+IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
+IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+def _tower(tower: TowerConfig, config: ModelConfig) -> dict[str, object]:
+    return {
+        "hidden_size": tower.width,
+        "intermediate_size": round(tower.width * tower.mlp_ratio),
+        "num_hidden_layers": tower.layers,
+        "num_attention_heads": tower.heads,
+        "hidden_act": config.activation,
+        "projection_dim": config.embedding,
+    }
+
+
+def build_model(config: ModelConfig, *, vocab_size: int, context_length: int, temperature: float, seed: int) -> MetaClip2Model:
+    """A model with random weights; the same seed gives the same weights.
+
+    Args:
+        temperature: the logit scale starts at 1 / temperature.
+    """
+    text = _tower(config.text, config) | {
+        "vocab_size": vocab_size,
+        "max_position_embeddings": context_length,
+        "bos_token_id": START,
+        "pad_token_id": PAD,
+        "eos_token_id": END,
+    }
+    vision = _tower(config.vision, config) | {"image_size": config.image_size, "patch_size": config.patch_size}
+    whole = MetaClip2Config(
+        text_config=text,
+        vision_config=vision,
+        projection_dim=config.embedding,
+        logit_scale_init_value=math.log(1 / temperature),
+    )
+    # In bf16 on a CPU the fused attention's backward pass takes 60 % of a step of a small model; plain matrix
+    # products take a few percent.
+    whole._attn_implementation = "eager"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return MetaClip2Model(whole)
+
+
+def image_features(model: MetaClip2Model, pixels: torch.Tensor) -> torch.Tensor:
+    """L2-normalised features [n, d] of images [n, 3, size, size], normalised pixels."""
+    pooled = model.vision_model(pixel_values=pixels).pooler_output
+    return torch.nn.functional.normalize(model.visual_projection(pooled).float(), dim=-1)
+
+
+def text_features(model: MetaClip2Model, ids: torch.Tensor, chunk: int = 512) -> torch.Tensor:
+    """L2-normalised features [n, d] of token ids [n, length].
+
+    Texts are encoded in chunks of like length, each cut to its own longest: the tower is causal and reads its feature
+    at the end of the text, so padding never changes a feature, it only costs time.
+    """
+    lengths = (ids != PAD).sum(1)
+    order = torch.argsort(lengths, stable=True)
+    features = []
+    for rows in order.split(chunk):
+        pooled = model.text_model(input_ids=ids[rows, : int(lengths[rows].max())]).pooler_output
+        features.append(model.text_projection(pooled).float())
+    gathered = torch.cat(features)[torch.argsort(order)]
+    return torch.nn.functional.normalize(gathered, dim=-1)
+
+
+def save_model(model: MetaClip2Model, tokenizer: Tokenizer, folder: Path) -> None:
+    """Write a folder that `AutoModel`, `AutoProcessor` and the zero-shot pipeline of `transformers` load."""
+    model.save_pretrained(folder)
+    context_length = model.config.text_config.max_position_embeddings
+    plain = Tokenizer.from_str(tokenizer.to_str())
+    plain.no_truncation()  # transformers truncates and pads by itself and would meet ours as state left behind.
+    plain.no_padding()
+    plain.save(str(folder / "tokenizer.json"))
+    names = {"bos_token": START, "eos_token": END, "unk_token": UNKNOWN, "pad_token": PAD}
+    # Without the class's name transformers takes XLMRobertaTokenizer, which replaces our normaliser.
+    write_json(
+        folder / "tokenizer_config.json",
+        {name: SPECIAL_TOKENS[at] for name, at in names.items()}
+        | {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "model_max_length": context_length,
+            "model_input_names": ["input_ids", "attention_mask"],
+            "processor_class": "CLIPProcessor",
+        },
+    )
+    side = model.config.vision_config.image_size
+    image_processor = {
+        "image_processor_type": "CLIPImageProcessor",
+        "do_convert_rgb": True,
+        "do_resize": True,
+        "size": {"height": side, "width": side},
+        "resample": 3,
+        "do_center_crop": False,
+        "crop_size": {"height": side, "width": side},
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(IMAGE_MEAN),
+        "image_std": list(IMAGE_STD),
+        "processor_class": "CLIPProcessor",
+    }
+    write_json(folder / "preprocessor_config.json", image_processor)
+    write_json(folder / "processor_config.json", {"processor_class": "CLIPProcessor", "image_processor": image_processor})

@@ -1,0 +1,410 @@
+"""The road from packages to a trained and tested model: the stages in order, each once, in one folder.
+
+    metadata/    concept lists of each language
+    pairs/       pictures with texts, to train on and to test on
+    curated/     Algorithm 1: matches, counts, thresholds, curated texts
+    tokenizer/   trained on the curated texts
+    model/       the trained model, as transformers loads it
+    results.json, report.html
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import platform
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from tokenizers import Tokenizer
+
+from worldclip import __version__
+from worldclip.config import as_dict, config_hash
+from worldclip.curate import candidates_of, curate, read_counts
+from worldclip.errors import InputError, MissingData
+from worldclip.metadata import starter
+from worldclip.metadata.entries import read_metadata
+from worldclip.packages import PACKAGES
+from worldclip.pairs import packaged
+from worldclip.recipes import ABLATION_ROWS, english_only, with_curation_row
+from worldclip.report import render
+from worldclip.run import STAGES, Run
+from worldclip.storage import file_digest, read_json, read_table, write_bytes, write_json, write_table
+from worldclip.tokenizer import PAD, encode, train_tokenizer, truncated
+
+if TYPE_CHECKING:
+    from worldclip.train.loop import TrainingData
+
+# torch is imported where a model is made: all stages before run without it.
+
+
+def build_metadata(run: Run) -> None:
+    """Concept lists from packaged wordnets, word lists and names."""
+
+    def work() -> dict[str, Any]:
+        config = run.recipe.metadata
+        metadata = starter.build(
+            run.cache,
+            run.path("metadata"),
+            languages=config.languages,
+            free_only=config.free_only,
+            report=run.reporter.line,
+        )
+        entries = sum(map(len, metadata.entries.values()))
+        run.reporter.line(f"metadata: {entries:,} entries in {len(metadata.entries)} languages")
+        return {"languages": len(metadata.entries), "entries": entries, "hash": metadata.hash}
+
+    run.stage("metadata", work)
+
+
+def build_pairs(run: Run) -> None:
+    """Packaged pictures with their texts, to train on and to test on."""
+
+    def work() -> dict[str, Any]:
+        config = run.recipe.pairs
+        figures = packaged.build(
+            run.cache,
+            run.path("pairs"),
+            languages=config.languages,
+            size=config.image_size,
+            shards=config.shards,
+            workers=run.engine.workers,
+            report=run.reporter.line,
+        )
+        return dict(figures)
+
+    run.stage("pairs", work)
+
+
+def curate_pairs(run: Run) -> None:
+    """Algorithm 1."""
+
+    def work() -> dict[str, Any]:
+        run.figures("metadata"), run.figures("pairs")
+        summary = curate(
+            sorted(run.path("pairs").glob("pairs-*.parquet")),
+            read_metadata(run.path("metadata")),
+            run.path("curate"),
+            run.recipe.curation,
+            seed=run.recipe.seed,
+            engine=run.engine,
+            report=run.reporter.progress,
+        )
+        run.reporter.line(
+            f"curate: {summary['texts']:,} texts of {summary['images']:,} images, {summary['matched_texts']:,} matched, "
+            f"English share of the pairs to be seen {summary['english_share']:.1%}"
+        )
+        return {name: summary[name] for name in ("images", "texts", "matched_texts", "expected_kept", "kept", "english_share")}
+
+    run.stage("curate", work)
+
+
+def build_tokenizer(run: Run) -> None:
+    """A tokenizer trained on the distinct curated texts."""
+
+    def work() -> dict[str, Any]:
+        run.figures("curate")
+        config = run.recipe.tokenizer
+        texts = pa.concat_arrays(
+            [pc.unique(read_table(path, ["text"]).column("text")) for path in curated_shards(run)]
+        ).unique()
+        tokenizer = train_tokenizer(texts.to_pylist(), config.vocab_size, config.context_length)
+        path = run.path("tokenizer") / "tokenizer.json"
+        write_bytes(path, tokenizer.to_str(pretty=True).encode())
+        lengths = (encode(tokenizer, texts.to_pylist()) != PAD).sum(1)
+        cut = float((lengths > run.recipe.train.text_tokens).mean())
+        run.reporter.line(
+            f"tokenizer: {tokenizer.get_vocab_size():,} pieces from {len(texts):,} texts, mean {lengths.mean():.1f} tokens, "
+            f"{cut:.1%} cut to {run.recipe.train.text_tokens} when training"
+        )
+        return {"vocab_size": tokenizer.get_vocab_size(), "texts": len(texts), "mean_tokens": float(lengths.mean()), "cut": cut}
+
+    run.stage("tokenizer", work)
+
+
+def curated_shards(run: Run) -> list[Path]:
+    """The shards of candidate texts that the curate stage wrote."""
+    return sorted(run.path("curate").glob("curated-*.parquet"))
+
+
+def training_data(run: Run, tokenizer: Tokenizer) -> tuple[TrainingData, dict[str, int]]:
+    """Decoded images with their candidate texts, and how many were set aside by reason."""
+    from worldclip.loader.images import read_images
+    from worldclip.train.loop import TrainingData
+
+    pictures = read_images(sorted(run.path("pairs").glob("images-*.tar")), run.recipe.pairs.image_size)
+    table = pa.concat_tables([read_table(path, ["id", "text", "keep_probability"]) for path in curated_shards(run)])
+    image_of = {key: row for row, key in enumerate(pictures.keys)}
+    ids = table.column("id").combine_chunks().dictionary_encode()
+    names = ids.dictionary.to_pylist()
+    image = np.array([image_of.get(packaged.key_of(name), -1) for name in names])[ids.indices.to_numpy()]
+    order = np.argsort(image, kind="stable")[int((image < 0).sum()) :]  # Texts whose image could not be read go.
+    texts = table.column("text").combine_chunks().dictionary_encode()
+    names_in_order = {row: name for row, name in zip(image[order].tolist(), table.column("id").take(order).to_pylist(), strict=True)}
+    data = TrainingData(
+        pixels=pictures.pixels,
+        candidates=candidates_of(
+            [names_in_order.get(row, key) for row, key in enumerate(pictures.keys)],
+            image[order],
+            table.column("keep_probability").to_numpy()[order],
+        ),
+        token_ids=truncated(encode(tokenizer, texts.dictionary.to_pylist()), run.recipe.train.text_tokens).astype(np.int32),
+        text_of_candidate=texts.indices.to_numpy().astype(np.int64)[order],
+    )
+    return data, {"images that could not be read": len(pictures.set_aside), "texts of such images": int((image < 0).sum())}
+
+
+def train_model(run: Run) -> None:
+    """CLIP from random weights on the curated pairs."""
+    from worldclip.model.sizes import build_model, save_model
+    from worldclip.train.loop import hardware_precision, train
+
+    def work() -> dict[str, Any]:
+        run.figures("tokenizer")
+        share = run.figures("curate")["english_share"]
+        recipe, config = run.recipe, run.recipe.train
+        tokenizer = Tokenizer.from_file(str(run.path("tokenizer") / "tokenizer.json"))
+        model = build_model(
+            recipe.model,
+            vocab_size=tokenizer.get_vocab_size(),
+            context_length=recipe.tokenizer.context_length,
+            temperature=config.init_temperature,
+            seed=recipe.seed,
+        )
+        data, set_aside = training_data(run, tokenizer)
+        done = train(
+            model,
+            data,
+            config,
+            seed=recipe.seed,
+            key=run.key("train"),
+            checkpoint=run.path("train") / "checkpoint.pt",
+            progress=lambda step, steps, loss: run.reporter.progress("train", step, steps, f"loss {loss:.3f}"),
+        )
+        save_model(model, tokenizer, run.path("train"))
+        (run.path("train") / "checkpoint.pt").unlink(missing_ok=True)
+        return {
+            "seen_pairs": int(done.losses[-1][0]),
+            "images": len(data.pixels),
+            "steps": done.step,
+            "batch_size": config.batch_size // config.texts_per_image * config.texts_per_image,
+            "texts_per_image": config.texts_per_image,
+            "english_share": share,
+            "scale_factor": 1 / share if share else None,
+            "params": sum(parameter.numel() for parameter in model.parameters()),
+            "seconds": round(done.seconds, 3),
+            "precision": hardware_precision() if config.precision == "auto" else config.precision,
+            "loss": done.losses,
+            "set_aside": set_aside,
+        }
+
+    run.stage("train", work)
+
+
+def english_run(run: Run) -> Run:
+    """The run of the English-only model that saw the same English pairs as often, beside `run`."""
+    recipe = english_only(run.recipe, run.figures("curate")["english_share"])
+    return dataclasses.replace(run, folder=run.folder / "english", recipe=recipe, shared=run.shared or run.folder)
+
+
+def evaluate_model(run: Run) -> None:
+    """Zero-shot and retrieval in every language on the pictures that were not trained on."""
+    from worldclip.evaluation.packaged import evaluate, examples, read_test
+    from worldclip.use import Encoder
+
+    pictures = run.folder / "examples.parquet"
+
+    def work() -> dict[str, Any]:
+        run.figures("train")
+        encoder = Encoder.open(run.path("train"))
+        sets = read_test(run.path("pairs") / "test.parquet")
+        trained = _trained_concepts(run)
+        found = evaluate(sets, encoder.images, encoder.texts, trained)
+        shown, pngs = examples(sets, encoder.images, encoder.texts, trained, encoder.logit_scale)
+        write_table(pictures, pa.table({"id": sorted(pngs), "png": [pngs[at] for at in sorted(pngs)]}))
+        languages = found["heldout_emoji"]["languages"]
+        mean = float(np.mean([row["top1"] for row in languages.values()]))
+        run.reporter.line(f"evaluate: held-out drawings, top-1: English {languages['en']['top1']:.1%}, mean of {len(languages)} {mean:.1%}")
+        return found | {"examples": shown}
+
+    run.stage("evaluate", work, [pictures])
+
+
+def _trained_concepts(run: Run) -> set[str]:
+    """The concepts of the emoji drawings that there are to train on."""
+    concepts: set[str] = set()
+    for path in sorted(run.path("pairs").glob("pairs-*.parquet")):
+        table = read_table(path, ["set", "concept"])
+        concepts.update(pc.unique(table.filter(pc.equal(table.column("set"), "emoji")).column("concept")).to_pylist())
+    return concepts
+
+
+def curve(counts: np.ndarray, points: int = 100) -> list[list[int]]:
+    """[rank, matches] of a language's entries at about `points` ranks spaced evenly on a logarithmic scale."""
+    ordered = np.sort(counts[counts > 0])[::-1]
+    if not len(ordered):
+        return []
+    ranks = np.unique(np.geomspace(1, len(ordered), points).round().astype(np.int64))
+    return [[int(rank), int(ordered[rank - 1])] for rank in ranks]
+
+
+def write_results(run: Run) -> dict[str, Any]:
+    """Put the figures of all stages together as results.json (docs/results.md), with the English-only model if there is one."""
+    from worldclip.evaluation.packaged import lid_accuracy
+
+    models = {"worldwide": run}
+    if (run.folder / "english" / "recipe.json").exists() and english_run(run).finished("evaluate"):
+        models["english"] = english_run(run)
+    summary = read_json(run.path("curate") / "summary.json")
+    counts = read_counts(run.path("curate") / "counts.npz")
+    made = run.figures("pairs")
+    trained = set(run.recipe.pairs.languages)
+    limits = {row["lang"]: row["t"] for row in summary["languages"] if "t" in row}
+    languages = run.figures("evaluate")["heldout_emoji"]["languages"]
+    stages = [read_json(run.marker(stage)) for stage in STAGES if stage != "report"]
+    present = run.cache.present()
+    results = {
+        "schema": 1,
+        "worldclip": __version__,
+        "config": as_dict(run.recipe),
+        "config_hash": config_hash(run.recipe),
+        "machine": machine() | {"precision": run.figures("train")["precision"]},
+        "data": {
+            "sets": [
+                {name: getattr(package, name) for name in ("name", "package", "version", "licence", "about")}
+                for package in PACKAGES
+                if package.name in present
+            ],
+            "missing": {package.name: "not in the cache" for package in PACKAGES if package.name not in present},
+            "set_aside": made["set_aside"] | summary["dropped"] | run.figures("train")["set_aside"],
+            "metadata": run.figures("metadata"),
+            "pairs": {name: summary[name] for name in ("images", "texts", "matched_texts", "expected_kept", "kept", "english_share")},
+            "languages": summary["languages"],
+            "curves": {
+                lang: {"t": limits[lang], "counts": curve(counts[lang])}
+                for lang in sorted(trained & counts.keys() & limits.keys())
+            },
+            "lid": lid_accuracy(sorted(run.path("curate").glob("matches-*.parquet"))),
+        },
+        "training": {name: each.figures("train") for name, each in models.items()},
+        "evaluation": {
+            name: {part: value for part, value in each.figures("evaluate").items() if part != "examples"}
+            for name, each in models.items()
+        },
+        "examples": run.figures("evaluate")["examples"],
+        "summary": {
+            "heldout_emoji_top1_en": languages["en"]["top1"],
+            "heldout_emoji_top1_mean": float(np.mean([row["top1"] for row in languages.values()])),
+            "languages": len(languages),
+            "train_seconds": run.figures("train")["seconds"],
+            "total_seconds": round(sum(stage["seconds"] for stage in stages), 3),
+            "peak_rss_mb": max(stage["peak_rss_mb"] for stage in stages),
+        },
+    }
+    write_json(run.folder / "results.json", results)
+    return results
+
+
+def machine() -> dict[str, Any]:
+    """The processor that the figures were measured on."""
+    from torch import __version__ as torch_version
+
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return {"cores": os.cpu_count(), "cpu": names[0] if names else platform.processor(), "torch": str(torch_version)}
+
+
+def write_report(run: Run) -> None:
+    """results.json and the pictures it names, as one HTML page."""
+    page = run.folder / "report.html"
+
+    def work() -> dict[str, Any]:
+        results = write_results(run)
+        pictures = read_table(run.folder / "examples.parquet")
+        pngs = dict(zip(pictures.column("id").to_pylist(), pictures.column("png").to_pylist(), strict=True))
+        render(results, pngs, page)
+        return {}
+
+    run.stage("report", work, [run.folder / "results.json", page])
+
+
+def quickstart(run: Run, *, compare_english: bool) -> None:
+    """All stages in order; with `compare_english`, the English-only model too."""
+    build_metadata(run)
+    build_pairs(run)
+    curate_pairs(run)
+    build_tokenizer(run)
+    train_model(run)
+    evaluate_model(run)
+    if compare_english:
+        run.reporter.line("English-only model of the same English exposures")
+        english = english_run(run)
+        write_json(english.folder / "recipe.json", as_dict(english.recipe))
+        for stage in (curate_pairs, build_tokenizer, train_model, evaluate_model):
+            stage(english)
+    write_report(run)
+
+
+def curate_tables(pairs: Path, metadata: Path, out: Path, run: Run) -> None:
+    """Algorithm 1 on pairs and metadata of the user's own; `out` must be of the same question, or empty."""
+    shards = sorted(pairs.glob("*.parquet")) if pairs.is_dir() else [pairs]
+    if not shards or not all(shard.is_file() for shard in shards):
+        raise MissingData(f"{pairs}: no Parquet file there. Give a Parquet file with id and text columns, or a folder of them.")
+    lists = read_metadata(metadata)
+    key = config_hash(run.recipe.curation, run.recipe.seed, lists.hash, [[str(shard), file_digest(shard)] for shard in shards])
+    marker = out / "question.json"
+    if marker.exists() and read_json(marker)["key"] != key:
+        raise InputError(f"{out}: holds the answer to another question (other pairs, metadata or settings). Choose another --out.")
+    write_json(marker, {"key": key})
+    summary = curate(
+        shards, lists, out, run.recipe.curation, seed=run.recipe.seed, engine=run.engine, report=run.reporter.progress
+    )
+    run.reporter.line(f"kept {summary['kept']:,} of {summary['texts']:,} texts, {summary['images']:,} images: {out}")
+
+
+def ablate(run: Run, seeds: int) -> list[dict[str, Any]]:
+    """The five rows of the paper's ablation: each row's mean over seeds and 95 % interval (Student's t), in percent.
+
+    All rows share metadata, pairs and t_en. Row 1 sees as many English pairs as row 5 expects to (batch and pairs times
+    the English share, as many steps); all others see as many pairs as row 5.
+    """
+    build_metadata(run)
+    build_pairs(run)
+    curate_pairs(run)
+    t_en = next(row["t"] for row in read_json(run.path("curate") / "summary.json")["languages"] if row["lang"] == "en")
+    share = run.figures("curate")["english_share"]
+    rows = []
+    for row in ABLATION_ROWS:
+        scores: dict[str, list[float]] = {"English": [], "other languages": [], "stamps English": [], "stamps others": []}
+        for seed in range(seeds):
+            recipe = dataclasses.replace(run.recipe, seed=seed)
+            recipe = english_only(recipe, share) if row == 1 else recipe
+            recipe = with_curation_row(recipe, row, t_en)
+            each = dataclasses.replace(
+                run, folder=run.folder / "ablation" / f"row{row}-seed{seed}", recipe=recipe, shared=run.shared or run.folder
+            )
+            run.reporter.line(f"ablation row {row}, seed {seed}")
+            for stage in (curate_pairs, build_tokenizer, train_model, evaluate_model):
+                stage(each)
+            found = each.figures("evaluate")
+            for name, part in (("", "heldout_emoji"), ("stamps ", "stamps")):
+                if part in found:
+                    tops = {lang: record["top1"] for lang, record in found[part]["languages"].items()}
+                    scores[f"{name}English" if name else "English"].append(100 * tops.pop("en"))
+                    scores["stamps others" if name else "other languages"].append(100 * float(np.mean(list(tops.values()))))
+        rows.append({"row": row, **{name: _mean_interval(values) for name, values in scores.items() if values}})
+    write_json(run.folder / "ablation.json", rows)
+    return rows
+
+
+def _mean_interval(values: list[float]) -> str:
+    """Mean and half-width of the 95 % interval of the mean over a few seeds."""
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return f"{mean:.1f}"
+    from scipy.stats import sem, t
+
+    return f"{mean:.1f} ± {t.ppf(0.975, len(values) - 1) * sem(values):.1f}"

@@ -1,0 +1,78 @@
+"""Whole recipes: functions that return every setting of a run. Print one with `worldclip recipe NAME`."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from worldclip.config import (
+    CurationConfig,
+    MetadataConfig,
+    ModelConfig,
+    PairsConfig,
+    Recipe,
+    TokenizerConfig,
+    TowerConfig,
+    TrainConfig,
+)
+
+#: Languages of the quickstart: the most spoken, in twelve scripts, with names for nearly every drawing.
+QUICKSTART_LANGUAGES = tuple("ar bn cs de el en es fa fi fr he hi hu id it ja ko nl pl pt ro ru sv th tr uk vi zh".split())
+
+
+def quickstart() -> Recipe:
+    """The whole recipe on packaged pictures, sized for two cores and minutes.
+
+    Command: `worldclip quickstart`.
+    """
+    return Recipe(
+        name="quickstart",
+        metadata=MetadataConfig(),
+        pairs=PairsConfig(languages=QUICKSTART_LANGUAGES),
+        curation=CurationConfig(),
+        tokenizer=TokenizerConfig(vocab_size=32_000),
+        model=ModelConfig(
+            vision=TowerConfig(layers=3, width=192, heads=6),
+            text=TowerConfig(layers=1, width=128, heads=4),
+            embedding=128,
+            image_size=32,
+            patch_size=8,
+        ),
+        train=TrainConfig(
+            seen_pairs=3_000_000,
+            batch_size=2_048,
+            texts_per_image=8,
+            text_tokens=12,
+            lr=3e-3,
+            warmup_steps=200,
+            color_jitter=0.2,
+        ),
+    )
+
+
+#: The five rows of the paper's ablation (its Table 2): what is curated with what.
+ABLATION_ROWS = {
+    1: CurationConfig(texts="english", metadata="english", thresholds="t_en"),
+    2: CurationConfig(texts="all", metadata="english", thresholds="t_en"),
+    3: CurationConfig(texts="all", metadata="merged", thresholds="t_en"),
+    4: CurationConfig(texts="all", metadata="per_language", thresholds="t_en"),
+    5: CurationConfig(texts="all", metadata="per_language", thresholds="t_lang"),
+}
+
+
+def with_curation_row(recipe: Recipe, row: int, t_en: int | None) -> Recipe:
+    """`recipe` with the curation of one row of the paper's ablation; `t_en` is the same number in all of them."""
+    curation = dataclasses.replace(
+        ABLATION_ROWS[row], t_en=t_en, tail_share=recipe.curation.tail_share, rule=recipe.curation.rule
+    )
+    return dataclasses.replace(recipe, name=f"{recipe.name}-row{row}", curation=curation)
+
+
+def english_only(recipe: Recipe, english_share: float) -> Recipe:
+    """The English model of the same English exposures: row 1, as many steps, batch and pairs times the English share."""
+    train = dataclasses.replace(
+        recipe.train,
+        seen_pairs=max(1, round(recipe.train.seen_pairs * english_share)),
+        batch_size=max(2, round(recipe.train.batch_size * english_share)),
+        texts_per_image=1,
+    )
+    return dataclasses.replace(with_curation_row(recipe, 1, recipe.curation.t_en), name=f"{recipe.name}-english", train=train)
