@@ -21,7 +21,7 @@ lint: $(VENV)/.installed-dev  ## style, types, floors of the house
 	$(BIN)/lint-imports --no-cache
 
 bench: $(VENV)/.installed-dev  ## timed cases beside their peers, answers checked
-	$(BIN)/python -m bench
+	$(BIN)/python -m bench $(BENCH_ARGS)
 
 fetch: $(VENV)/.installed
 	$(BIN)/worldclip pairs fetch

@@ -30,7 +30,7 @@ def pad(entry):
 
 def match(entries, texts):
     padded = [pad(entry) if entry else None for entry in entries]
-    return [[i for i, entry in enumerate(padded) if entry and entry in prepare(text)] for text in texts]
+    return [[i for i, entry in enumerate(padded) if entry and entry in text] for text in map(prepare, texts)]
 
 
 def count(size, matches):

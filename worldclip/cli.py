@@ -369,7 +369,7 @@ def embed(folder: Path, out: Path, model: Path, as_json: bool) -> None:
 
     with TerminalReporter() as reporter:
         done = use.embed(use.Encoder.open(model), folder, out, lambda at, total: reporter.progress("embed", at, total))
-    _show([{"embedded": done.embedded, "set aside": sum(done.reasons().values()), **done.reasons()}], as_json)
+    _show([{"embedded": done.embedded, "set aside": sum(done.reasons.values()), **done.reasons}], as_json)
 
 
 @main.command()

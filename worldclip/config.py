@@ -13,6 +13,7 @@ import json
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from worldclip.errors import ConfigError
@@ -197,10 +198,9 @@ def _parse(kind: Any, value: Any, where: str) -> Any:
             value = [part.strip() for part in value.split(",")]
         if isinstance(value, Sequence):
             return tuple(_parse(arguments[0], each, where) for each in value)
-    elif kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    elif kind is int and isinstance(value, int | float) and not isinstance(value, bool) and value == int(value):
-        return int(value)
+    elif kind in (int, float) and isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value):
+        if kind is float or value == int(value):
+            return kind(value)
     elif kind in (str, bool) and isinstance(value, kind):
         return value
     wanted = getattr(kind, "__name__", str(kind))

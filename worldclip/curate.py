@@ -27,13 +27,14 @@ from worldclip.curation import Index, LanguageId, entry_probability, keep_probab
 from worldclip.curation.count import count
 from worldclip.curation.sample import Candidates, id_keys
 from worldclip.engines.local import LocalEngine, Task
-from worldclip.errors import ConfigError
+from worldclip.errors import ConfigError, MissingData
 from worldclip.languages import metadata_code
 from worldclip.metadata.entries import Metadata
 from worldclip.schema import CURATED, MATCHED_TEXT, MATCHES, THRESHOLDS, as_pairs, validate
 from worldclip.storage import read_json, read_table, replacing, write_json, write_table
 
 ENGLISH = "en"
+_UNIT = 2**32
 MERGED = "merged"  #: the one list of all languages' entries (the paper's ablation, row 3)
 
 Report = Callable[[str, int, int], None]
@@ -70,11 +71,16 @@ def curate(
 
     Raises:
         ConfigError: the configuration asks for a threshold that it does not define.
+        MissingData: there are no pairs.
         ShardsFailed: some shards could not be done; all others are.
     """
+    if not pairs:
+        raise MissingData(f"There are no pairs to curate for {folder}. Make them first: `worldclip pairs packaged`.")
     lists = entry_lists(metadata, config)
     if config.metadata == "merged" and config.t_en is None:
         raise ConfigError("curation.metadata=merged has no English counts to take t_en from: give curation.t_en.")
+
+    _open_index.cache_clear()  # The folder may have held another run's.
 
     def run(what: str, tasks: Sequence[Task]) -> None:
         engine.run(tasks, partial(report, what) if report else None)
@@ -118,10 +124,12 @@ def curate(
         ],
     )
     summary = _summary(table, matches, curated, metadata)
-    figures = {row["lang"]: row for row in summary["languages"]}
     for name, figure in (("pairs", "matched"), ("expected_kept", "expected_kept")):
         at = table.schema.get_field_index(name)
-        values = [figures.get(lang, {figure: 0})[figure] for lang in table.column("lang").to_pylist()]
+        figures: defaultdict[str, float] = defaultdict(float)
+        for row in summary["languages"]:
+            figures[list_of(row["lang"], config)] += row[figure]
+        values = [figures[lang] for lang in table.column("lang").to_pylist()]
         table = table.set_column(at, THRESHOLDS.field(name), pa.array(values, THRESHOLDS.field(name).type))
     write_table(folder / "thresholds.parquet", table)
     write_json(folder / "summary.json", summary)
@@ -307,7 +315,7 @@ def candidates_of(ids: Sequence[str], rows: np.ndarray, probability: np.ndarray)
 
 def _summary(table: pa.Table, matches: Sequence[Path], curated: Sequence[Path], metadata: Metadata) -> dict[str, Any]:
     """Count what went in and what came out, by language of the texts; English share of the pairs to be seen."""
-    texts: Counter[str] = Counter()
+    texts: Counter[str | None] = Counter()  # None: the text itself is null
     images = 0
     for path in matches:
         column = read_table(path, ["texts"]).column("texts").combine_chunks()
@@ -316,8 +324,8 @@ def _summary(table: pa.Table, matches: Sequence[Path], curated: Sequence[Path], 
         texts.update(dict(zip(counted.field("values").to_pylist(), counted.field("counts").to_pylist(), strict=True)))
     matched: Counter[str] = Counter()
     kept: Counter[str] = Counter()
-    expected: defaultdict[str, float] = defaultdict(float)
-    seen: defaultdict[str, float] = defaultdict(float)
+    expected: Counter[str] = Counter()
+    seen: Counter[str] = Counter()
     with_candidates = 0
     for path in curated:
         part = read_table(path, ["id", "lang", "keep_probability", "kept"])
@@ -325,17 +333,20 @@ def _summary(table: pa.Table, matches: Sequence[Path], curated: Sequence[Path], 
             continue
         _, image, candidates = np.unique(part.column("id").to_numpy(), return_inverse=True, return_counts=True)
         with_candidates += len(candidates)
-        weights = part.column("keep_probability").to_numpy()
-        drawn = weights / candidates[image]
+        probability = part.column("keep_probability").to_numpy()
+        # Fixed-point numbers add up to the same sum in any order and sharding.
+        weights = np.rint(probability * _UNIT).astype(np.int64)
+        drawn = np.rint(probability / candidates[image] * _UNIT).astype(np.int64)
         lang = part.column("lang").to_numpy()
         chosen = part.column("kept").to_numpy()
         for name in np.unique(lang.astype(str)):
             own = lang == name
             matched[name] += int(own.sum())
             kept[name] += int(chosen[own].sum())
-            expected[name] += float(weights[own].sum())
-            seen[name] += float(drawn[own].sum())
-    total = sum(texts.values())
+            expected[name] += int(weights[own].sum())
+            seen[name] += int(drawn[own].sum())
+    total, null = sum(texts.values()), texts.pop(None, 0)
+    all_seen = max(sum(seen.values()), 1)
     rows = {row["lang"]: row for row in table.to_pylist()}
     languages = [
         {
@@ -343,20 +354,24 @@ def _summary(table: pa.Table, matches: Sequence[Path], curated: Sequence[Path], 
             "texts": texts[lang],
             "matched": matched[lang],
             "kept": kept[lang],
-            "expected_kept": expected[lang],
-            "seen_share": seen[lang] / max(sum(seen.values()), 1e-300),
+            "expected_kept": expected[lang] / _UNIT,
+            "seen_share": seen[lang] / all_seen,
             **{name: rows[lang][name] for name in ("t", "p", "entries", "head", "tail") if lang in rows},
         }
-        for lang in sorted(texts)
+        for lang in sorted(filter(None, texts))
     ]
     return {
         "metadata_hash": metadata.hash,
         "images": images,
         "texts": total,
         "matched_texts": sum(matched.values()),
-        "expected_kept": sum(expected.values()),
+        "expected_kept": sum(expected.values()) / _UNIT,
         "kept": sum(kept.values()),
-        "english_share": seen[ENGLISH] / max(sum(seen.values()), 1e-300),
-        "dropped": {"texts without a matched entry": total - sum(matched.values()), "images without such a text": images - with_candidates},
+        "english_share": seen[ENGLISH] / all_seen,
+        "dropped": {
+            "texts without a matched entry": total - null - sum(matched.values()),
+            "texts that are null": null,
+            "images without such a text": images - with_candidates,
+        },
         "languages": languages,
     }

@@ -122,7 +122,7 @@ class Run:
         """Run one stage unless it is finished; return whether it was run.
 
         Args:
-            work: does it and returns its figures. Its folder is kept from an earlier try with the same key.
+            work: does it and returns its figures. Its folder is kept from an earlier try with the same key that was cut short.
             files: results outside of the stage's folder.
         """
         if self.finished(stage):
@@ -131,7 +131,9 @@ class Run:
         marker, begun, key = self.marker(stage), self.marker(stage).with_suffix(".begun"), self.key(stage)
         folder = self.path(stage) if stage in FOLDERS else None
         if folder:
-            if folder.exists() and (not begun.exists() or read_json(begun)["key"] != key):
+            # A finished stage whose files have changed since cannot be trusted in any part.
+            cut_short = begun.exists() and not marker.exists() and read_json(begun)["key"] == key
+            if folder.exists() and not cut_short:
                 shutil.rmtree(folder)
             sweep(folder)
             folder.mkdir(parents=True, exist_ok=True)

@@ -104,7 +104,10 @@ def as_pairs(table: pa.Table, where: str) -> pa.Table:
                 f"{where}: no text column; needs `texts` (list of kind and text) or one of "
                 f"{', '.join(PLAIN_TEXT_COLUMNS)}; found {', '.join(table.schema.names) or 'no columns'}."
             )
-        text = table.column(column).combine_chunks().cast(pa.string())
+        try:
+            text = pc.cast(table.column(column).combine_chunks(), pa.string())
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise DataError(f"{where}: column {column!r} does not hold text ({error}).") from None
         kind = pa.repeat(pa.scalar(column, pa.string()), len(text))
         structs = pa.StructArray.from_arrays([kind, text], fields=list(TEXT))
         present = pc.is_valid(text).to_numpy(zero_copy_only=False)

@@ -57,10 +57,13 @@ def _sync_directory(path: Path) -> None:
 
 
 def sweep(folder: Path) -> int:
-    """Remove temporary files that a killed run left below `folder`; return how many."""
-    stale = [path for path in folder.rglob(f"*{TEMPORARY}") if path.is_file()] if folder.exists() else []
+    """Remove temporary files and folders that a killed run left below `folder`; return how many."""
+    stale = list(folder.rglob(f"*{TEMPORARY}")) if folder.exists() else []
     for path in stale:
-        path.unlink(missing_ok=True)
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
     return len(stale)
 
 

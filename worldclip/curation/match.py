@@ -23,7 +23,7 @@ import numba
 import numpy as np
 import pyarrow as pa
 
-from worldclip.errors import DataError, MissingData
+from worldclip.errors import DataError, MissingData, StorageError
 from worldclip.storage import TEMPORARY, digest, read_json, write_json
 
 FORMAT = "worldclip-index"
@@ -44,6 +44,11 @@ _SPACE, _WRAPPED, _BLANK = 32, 1, 2
 _CLASS = np.zeros(256, np.uint8)
 _CLASS[list(WRAPPED_MARKS)] = _WRAPPED
 _CLASS[list(BLANKS)] = _BLANK
+
+#: Arrow types that are read as text; bytes must be UTF-8.
+_TEXT_TYPES = frozenset(
+    [pa.string(), pa.large_string(), pa.string_view(), pa.binary(), pa.large_binary(), pa.binary_view(), pa.null()]
+)
 
 Texts = pa.Array | pa.ChunkedArray | Sequence[str | None]
 
@@ -66,13 +71,18 @@ class Index:
 
     def __init__(self, header: dict[str, Any], data: np.ndarray, offsets: np.ndarray, ids: np.ndarray) -> None:
         self.header = header
-        self._data, self._offsets, self._ids = data, offsets, ids
+        self._data, self._offsets, self._ids = map(_read_only, (data, offsets, ids))
         # Where the entries with each first byte begin: the first and widest narrowing, made once.
         first = np.asarray(data[offsets[:-1]]) if len(ids) else np.zeros(0, np.uint8)
         self._first = np.searchsorted(first, np.arange(257)).astype(np.int64)
 
     def __len__(self) -> int:
         return int(self.header["entries"])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the index's arrays, in memory and on disk."""
+        return int(self._data.nbytes + self._offsets.nbytes + self._ids.nbytes)
 
     @classmethod
     def build(cls, entries: Sequence[str] | pa.Array | pa.ChunkedArray, rule: str = "paper") -> Index:
@@ -103,17 +113,29 @@ class Index:
         return cls(header, data, offsets, ids)
 
     def save(self, path: str | Path) -> None:
-        """Write the index as a folder of flat arrays and a JSON header, replacing what is there."""
+        """Write the index as a folder of flat arrays and a JSON header, replacing what is there.
+
+        Raises:
+            StorageError: the disk refused; what was there before is still there.
+        """
         path = Path(path)
         temporary = path.with_name(f"{path.name}.{os.getpid()}{TEMPORARY}")
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        for name, array in zip(ARRAYS, (self._data, self._offsets, self._ids), strict=True):
-            np.save(temporary / f"{name}.npy", array, allow_pickle=False)
-        write_json(temporary / "header.json", self.header)
-        if path.exists():
-            shutil.rmtree(path)
-        os.replace(temporary, path)
+        try:
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+            for name, array in zip(ARRAYS, (self._data, self._offsets, self._ids), strict=True):
+                np.save(temporary / f"{name}.npy", array, allow_pickle=False)
+            write_json(temporary / "header.json", self.header)
+            if path.exists():
+                shutil.rmtree(path)
+            os.replace(temporary, path)
+        except OSError as error:
+            raise StorageError(
+                f"{path}: the index could not be written ({error.strerror or error}). Free space or choose another "
+                "folder and run the same command again."
+            ) from error
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
     @classmethod
     def open(cls, path: str | Path) -> Index:
@@ -151,25 +173,34 @@ class Index:
         Returns:
             list<uint32> [n]: sorted, unique ids of the entries found; null for a null text. The GIL is released.
         """
-        array = _string_array(texts, "texts").cast(pa.large_string())
-        if array.offset:  # Buffers of a slice begin elsewhere; a copy of the few offsets is cheaper than the care.
-            array = pa.concat_arrays([array])
+        array = _string_array(texts, "texts")
         _, raw_offsets, raw_data = array.buffers()
-        offsets = np.frombuffer(raw_offsets, np.int64)[array.offset : array.offset + len(array) + 1]
-        data = np.frombuffer(raw_data, np.uint8) if raw_data else np.zeros(0, np.uint8)
-        if not len(array):
-            offsets = np.zeros(1, np.int64)
+        own = slice(array.offset, array.offset + len(array) + 1)  # The buffers are those of the whole that it is cut from.
+        offsets = np.frombuffer(raw_offsets, np.int64)[own] if len(array) else _read_only(np.zeros(1, np.int64))
+        data = np.frombuffer(raw_data, np.uint8) if raw_data else _read_only(np.zeros(0, np.uint8))
         found_offsets, found = _match(data, offsets, self._data, self._offsets, self._ids, self._first, _CLASS)
         mask = array.is_null() if array.null_count else None
         return pa.ListArray.from_arrays(pa.array(found_offsets), pa.array(found), mask=mask)
 
 
+def _read_only(array: np.ndarray) -> np.ndarray:
+    """A view that cannot be written to, as all mapped arrays are: the kernel is compiled for one kind alone."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
 def _string_array(values: Texts, what: str) -> pa.Array:
     try:
+        if isinstance(values, str | bytes):
+            raise pa.ArrowTypeError("found one text, not a list of them")
         if not isinstance(values, pa.Array | pa.ChunkedArray):
             values = pa.array(values, pa.string())
         if isinstance(values, pa.ChunkedArray):
             values = values.combine_chunks() if values.num_chunks != 1 else values.chunk(0)
+        kind = values.type.value_type if pa.types.is_dictionary(values.type) else values.type
+        if kind not in _TEXT_TYPES:
+            raise pa.ArrowTypeError(f"found {kind}")
         return values.cast(pa.large_string())
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, UnicodeEncodeError) as error:
         raise DataError(f"{what}: must be text (str or None, valid Unicode): {error}.") from None

@@ -67,13 +67,19 @@ def text_features(model: MetaClip2Model, ids: torch.Tensor, chunk: int = 512) ->
     """L2-normalised features [n, d] of token ids [n, length].
 
     Texts are encoded in chunks of like length, each cut to its own longest: the tower is causal and reads its feature
-    at the end of the text, so padding never changes a feature, it only costs time.
+    at the end of the text, so padding never changes a feature, it only costs time. The rows of the embedding that
+    occur are looked up once for all chunks, since each look-up's gradient is as large as the whole vocabulary.
     """
+    special = torch.arange(len(SPECIAL_TOKENS))  # The first rows keep their numbers: the tower looks for </s> by it.
+    rows, local = torch.cat([special, ids.flatten()]).unique(return_inverse=True)
+    local = local[len(special) :].view_as(ids)
+    weights = {"embeddings.token_embedding.weight": model.text_model.embeddings.token_embedding.weight[rows]}
     lengths = (ids != PAD).sum(1)
     order = torch.argsort(lengths, stable=True)
     features = []
-    for rows in order.split(chunk):
-        pooled = model.text_model(input_ids=ids[rows, : int(lengths[rows].max())]).pooler_output
+    for part in order.split(chunk):
+        inputs = {"input_ids": local[part, : int(lengths[part].max())]}
+        pooled = torch.func.functional_call(model.text_model, weights, kwargs=inputs).pooler_output
         features.append(model.text_projection(pooled).float())
     gathered = torch.cat(features)[torch.argsort(order)]
     return torch.nn.functional.normalize(gathered, dim=-1)

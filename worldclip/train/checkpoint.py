@@ -24,10 +24,19 @@ class Progress:
 
 
 def save_checkpoint(path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
-    """Write weights, optimiser state and progress, whole or not at all."""
+    """Write weights, optimiser state and progress, whole or not at all.
+
+    Raises:
+        StorageError: the disk refused; the checkpoint before is still there.
+    """
     state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "progress": vars(progress)}
-    with replacing(path) as temporary:
-        torch.save(state, temporary)
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):  # What the disk said; torch only counts the bytes it misses.
+                raise error.__context__ from None
+            raise
 
 
 def load_checkpoint(path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, key: str) -> Progress:
@@ -40,9 +49,9 @@ def load_checkpoint(path: Path, model: torch.nn.Module, optimizer: torch.optim.O
         return Progress(key=key)
     try:
         state: dict[str, Any] = torch.load(path, weights_only=True)
+        progress = Progress(**state["progress"])
     except Exception as error:  # torch names no common class for the many ways a file can be broken
         raise DataError(f"{path}: is not a readable checkpoint ({error}). Delete it to train from the start.") from None
-    progress = Progress(**state["progress"])
     if progress.key != key:
         return Progress(key=key)
     model.load_state_dict(state["model"])

@@ -1,0 +1,601 @@
+"""Algorithm 1, part by part and whole, judged by `reference`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import subprocess
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import sqrt
+from pathlib import Path
+from typing import Any
+
+import fasttext
+import numpy as np
+import pyarrow as pa
+import pytest
+import reference
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worldclip.config import CurationConfig
+from worldclip.curate import ENGLISH, MERGED, curate, entry_lists, read_counts
+from worldclip.curation import entry_probability, keep_probability, tail_share, tail_threshold
+from worldclip.curation.count import count
+from worldclip.curation.lid import packaged_model
+from worldclip.curation.sample import Candidates, id_keys, uniform
+from worldclip.engines import LocalEngine
+from worldclip.errors import ConfigError, MissingData, ShardsFailed
+from worldclip.languages import metadata_code
+from worldclip.metadata import starter
+from worldclip.metadata.entries import Metadata, read_metadata
+from worldclip.packages import Cache
+from worldclip.recipes import ABLATION_ROWS
+from worldclip.schema import CURATED, MATCHES, PAIRS, THRESHOLDS
+from worldclip.storage import read_table, write_json, write_table
+
+COUNTS = st.lists(st.integers(0, 40) | st.integers(0, 10**12), max_size=30)
+SHARES = st.floats(0, 1) | st.sampled_from([0.06, 0.5, 1 / 3])
+
+# The parts.
+
+
+@given(counts=COUNTS, t=st.integers(0, 50) | st.integers(0, 10**13))
+def test_share_of_the_tail(counts: list[int], t: int) -> None:
+    assert tail_share(t, np.array(counts, np.int64)) == reference.t_to_p(t, counts)
+
+
+@given(counts=COUNTS, p=SHARES)
+def test_threshold_of_a_share(counts: list[int], p: float) -> None:
+    assert tail_threshold(p, np.array(counts, np.int64)) == reference.p_to_t(p, counts)
+
+
+@given(counts=COUNTS, t=st.integers(0, 50) | st.integers(0, 10**13))
+def test_probability_of_entries(counts: list[int], t: int) -> None:
+    probability = entry_probability(t, np.array(counts, np.int64))
+    assert probability.dtype == np.float64
+    assert probability.tolist() == [1.0 if c < t else t / c if c else 0 for c in counts]
+    if t:
+        assert probability.tolist() == reference.probabilities(t, counts)
+
+
+@given(size=st.integers(1, 20), data=st.data())
+def test_counts_and_probability_of_texts(size: int, data: st.DataObject) -> None:
+    ids = st.lists(st.integers(0, size - 1), unique=True).map(sorted)
+    matches = data.draw(st.lists(st.none() | ids, max_size=12))
+    probability = data.draw(st.lists(st.floats(0, 1), min_size=size, max_size=size))
+    array = pa.array(matches, pa.list_(pa.uint32()))
+    for found in (array, pa.concat_arrays([array, array])[len(array) :]):  # a slice, too
+        counted = count(found, size)
+        assert counted.dtype == np.int64
+        assert counted.tolist() == reference.count(size, [each or [] for each in matches])
+        kept = keep_probability(found, np.array(probability))
+        expected = [reference.keep_probability(each or [], probability) for each in matches]
+        np.testing.assert_allclose(kept, expected, rtol=0, atol=1e-12)
+
+
+@given(counts=COUNTS.filter(any))
+def test_english_keeps_its_own_threshold(counts: list[int]) -> None:
+    # A share that comes from a threshold among the counts gives counts of the same share back.
+    t = max(counts)
+    p = tail_share(t, np.array(counts))
+    assert tail_share(tail_threshold(p, np.array(counts)), np.array(counts)) <= p
+
+
+@pytest.mark.parametrize(
+    ("p", "counts", "t"),
+    [
+        (0.5, [1, 1], 1),
+        (0.25, [4, 2, 2], 2),  # shares 1/4, 1/2, 1
+        (0.375, [4, 2, 2], 2),  # as near to 1/4 as to 1/2: the first
+        (0.75, [4, 2, 2], 2),  # as near to 1/2 as to 1
+        (0.76, [4, 2, 2], 4),
+        (0.0, [0, 0, 5], 0),
+        (1.0, [5, 0, 0], 5),
+        (0.06, [], 0),
+        (0.06, [0, 0], 0),
+        (0.06, [7], 7),
+    ],
+)
+def test_ties_and_empties(p: float, counts: list[int], t: int) -> None:
+    assert tail_threshold(p, np.array(counts, np.int64)) == reference.p_to_t(p, counts) == t
+
+
+def test_a_language_without_matches() -> None:
+    assert tail_share(10, np.zeros(3, np.int64)) == 0
+    assert entry_probability(0, np.zeros(3, np.int64)).tolist() == [0, 0, 0]
+    assert count(pa.array([[], None], pa.list_(pa.uint32())), 3).tolist() == [0, 0, 0]
+
+
+def test_probabilities_at_the_border() -> None:
+    assert entry_probability(10, np.array([9, 10, 11, 20])).tolist() == [1, 1, 10 / 11, 0.5]
+
+
+# The draws.
+
+GOLDEN, MASK = 0x9E3779B97F4A7C15, 2**64 - 1
+
+
+def plain_uniform(key: str, *values: int) -> float:
+    state = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "little")
+    for value in values:
+        state = (state + GOLDEN * (value + 1)) & MASK
+        state = ((state ^ state >> 30) * 0xBF58476D1CE4E5B9) & MASK
+        state = ((state ^ state >> 27) * 0x94D049BB133111EB) & MASK
+        state ^= state >> 31
+    return (state >> 11) / 2**53
+
+
+@given(ids=st.lists(st.text(), max_size=8), seed=st.integers(0, 2**40), epoch=st.integers(0, 2**20))
+def test_draws_are_what_they_say(ids: list[str], seed: int, epoch: int) -> None:
+    drawn = uniform(id_keys(ids), seed, epoch, 7)
+    assert drawn.tolist() == [plain_uniform(each, seed, epoch, 7) for each in ids]
+
+
+MANY = [f"https://example.org/{number}.jpg" for number in range(20_000)]
+
+
+def chi_square(observed: Sequence[float], shares: Sequence[float]) -> float:
+    total = sum(observed)
+    expected = [share / sum(shares) * total for share in shares]
+    return sum((o - e) ** 2 / e for o, e in zip(observed, expected, strict=True))
+
+
+@pytest.mark.parametrize("where", [(0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0), (12345, 99, 1 << 20)])
+def test_draws_are_uniform(where: tuple[int, int, int]) -> None:
+    drawn = uniform(id_keys(MANY), *where)
+    assert 0 <= drawn.min() and drawn.max() < 1
+    histogram = np.bincount((drawn * 50).astype(int), minlength=50)
+    assert chi_square(histogram, [1] * 50) < 94  # 49 degrees of freedom: 1 in 10,000
+
+
+def test_seed_epoch_and_stream_matter() -> None:
+    keys = id_keys(MANY)
+    draws = [uniform(keys, *where) for where in ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 1))]
+    bound = 4 / sqrt(len(keys))
+    for number, one in enumerate(draws):
+        for other in draws[:number]:
+            assert not (one == other).any()
+            assert abs(np.corrcoef(one, other)[0, 1]) < bound
+
+
+def candidates(probability: Sequence[Sequence[float]], ids: Sequence[str]) -> Candidates:
+    """Images with as many texts as each has probabilities."""
+    offsets = np.cumsum([0, *map(len, probability)])
+    return Candidates(keys=id_keys(ids), offsets=offsets, keep_probability=np.concatenate(probability))
+
+
+SKEWED = [0.9, 0.05, 0.3, 1.0, 0.0]
+SAME = candidates([SKEWED] * len(MANY), MANY)
+
+
+def test_the_first_text_is_drawn_uniformly_and_that_one_decides() -> None:
+    images = np.arange(len(MANY))
+    texts, kept = SAME.draw(images, 0, 0)
+    assert (texts // len(SKEWED) == images).all()
+    place = texts % len(SKEWED)
+    drawn, chosen = np.bincount(place), np.bincount(place[kept], minlength=len(SKEWED))
+    assert chi_square(drawn, [1] * 5) < 23.5  # 4 degrees of freedom: 1 in 10,000
+    for share, of, out_of in zip(SKEWED, chosen, drawn, strict=True):
+        assert abs(of - share * out_of) <= 4 * sqrt(out_of * share * (1 - share))
+    mean = sum(SKEWED) / len(SKEWED)
+    assert abs(kept.sum() - mean * len(MANY)) < 4 * sqrt(len(MANY) * mean * (1 - mean))
+
+
+def test_further_texts_are_drawn_as_the_first_is_given_that_it_was_kept() -> None:
+    images = np.arange(len(MANY))
+    texts, kept = SAME.draw(images, 3, 5)
+    first = texts[kept] % len(SKEWED)
+    positive = [share for share in SKEWED if share]
+    further = [SAME.draw_more(images[kept], 3, 5, stream) for stream in (1, 2)]
+    for place in (first, *(each % len(SKEWED) for each in further)):
+        observed = np.bincount(place, minlength=len(SKEWED))
+        assert observed[4] == 0
+        assert chi_square(observed[:4], positive) < 21.1  # 3 degrees of freedom: 1 in 10,000
+    assert (further[0] // len(SKEWED) == images[kept]).all()
+    # They are drawn anew: as often the same as chance has it.
+    chance = sum(share**2 for share in SKEWED) / sum(SKEWED) ** 2
+    for one, other in ((first, further[0]), (first, further[1]), (further[0], further[1])):
+        same = (one % len(SKEWED) == other % len(SKEWED)).mean()
+        assert abs(same - chance) < 4 * sqrt(chance * (1 - chance) / len(first))
+
+
+@given(data=st.data())
+def test_draws_do_not_depend_on_order_or_company(data: st.DataObject) -> None:
+    shares = st.lists(st.floats(0, 1), min_size=1, max_size=4)
+    rows = data.draw(st.dictionaries(st.text(max_size=3), shares, min_size=1, max_size=8))
+    ids = list(rows)
+    other = data.draw(st.permutations(ids))
+    one, two = candidates(list(rows.values()), ids), candidates([rows[each] for each in other], other)
+    images = np.arange(len(ids))
+    answers = []
+    for each, names in ((one, ids), (two, other)):
+        texts, kept = each.draw(images, 1, 2)
+        more = each.draw_more(images, 1, 2, 1)
+        starts = each.offsets[:-1]
+        assert ((starts <= more) & (more < each.offsets[1:])).all()
+        answers.append({name: (int(t - s), bool(k)) for name, t, s, k in zip(names, texts, starts, kept, strict=True)})
+    assert answers[0] == answers[1]
+    for name, (place, keep) in answers[0].items():
+        expected = int(plain_uniform(name, 1, 2, 0) * len(rows[name]))
+        assert (place, keep) == (expected, plain_uniform(name, 1, 2, 1) < rows[name][expected])
+
+
+def test_each_epoch_draws_anew() -> None:
+    images = np.arange(len(MANY))
+    (_, first), (_, second) = SAME.draw(images, 0, 0), SAME.draw(images, 0, 1)
+    both, share = (first & second).mean(), sum(SKEWED) / len(SKEWED)
+    assert abs(both - share**2) < 4 * sqrt(share**2 * (1 - share**2) / len(MANY))
+
+
+# The whole, on real names and keywords of emoji in six languages, against starter metadata.
+
+LANGUAGES = ("de", "en", "fr", "ja", "ru", "zh")
+SEED = 11
+Row = tuple[str, list[tuple[str, str]]]
+
+
+@dataclass(frozen=True)
+class World:
+    """Pairs and metadata, and the language that fastText gives each text."""
+
+    rows: list[Row]
+    lists: dict[str, list[str]]
+    langs: dict[str, str]
+
+    @property
+    def metadata(self) -> Metadata:
+        return Metadata(entries={lang: pa.chunked_array([entries]) for lang, entries in self.lists.items()}, hash="0")
+
+
+@pytest.fixture(scope="module")
+def world(cache: Cache, tmp_path_factory: pytest.TempPathFactory) -> World:
+    """Every twentieth emoji; of the metadata the entries that could occur, and some that do not."""
+    named = {}
+    for lang in LANGUAGES:
+        path = cache.path("cldr-annotations") / "annotations" / lang / "annotations.json"
+        named[lang] = json.loads(path.read_text("utf-8"))["annotations"]["annotations"]
+    rows: list[Row] = []
+    for emoji in sorted(named["en"])[::20]:
+        texts = [
+            (kind, text)
+            for lang in LANGUAGES
+            for kind, key in (("keyword", "default"), ("title", "tts"))
+            for text in named[lang].get(emoji, {}).get(key, ())
+        ]
+        rows.append((f"emoji/{ord(emoji[0]):x}-{len(rows)}", texts))
+    rows[3] = (rows[3][0], [])
+    everything = {text for _, texts in rows for _, text in texts}
+    pieces = {text[at : at + size] for text in everything for at in range(len(text)) for size in range(1, 9)}
+    pieces |= {word for text in everything for word in text.split()}
+    folder = tmp_path_factory.mktemp("metadata")
+    starter.build(cache, folder, languages=LANGUAGES, report=lambda _: None)
+    lists = {
+        lang: [entry for at, entry in enumerate(entries.to_pylist()) if at % 500 == 0 or entry in pieces][:1500]
+        for lang, entries in read_metadata(folder).entries.items()
+    }
+    model = fasttext.load_model(str(packaged_model()))
+    langs = {text: metadata_code(model.predict(text)[0][0].removeprefix("__label__")) for text in everything}
+    return World(rows, lists, langs)
+
+
+@dataclass(frozen=True)
+class Plain:
+    """What Algorithm 1 says, in the reference's words."""
+
+    counts: dict[str, list[int]]
+    limits: dict[str, int]
+    rows: dict[str, list[tuple[str, str, str, float, bool]]]  #: id -> kind, text, language, probability, kept
+
+
+def plainly(world: World, config: CurationConfig) -> Plain:
+    merged = list(dict.fromkeys(entry for lang in sorted(world.lists) for entry in world.lists[lang]))
+    lists = {"per_language": world.lists, "english": {"en": world.lists["en"]}, "merged": {MERGED: merged}}[config.metadata]
+
+    def list_of(lang: str) -> str | None:
+        name = {"per_language": lang, "english": "en", "merged": MERGED}[config.metadata]
+        return name if name in lists and (config.texts == "all" or lang == "en") else None
+
+    by_list = defaultdict(set)
+    for text, lang in world.langs.items():
+        by_list[list_of(lang)].add(text)
+    matches: dict[str, list[int]] = dict.fromkeys(by_list.pop(None, ()), [])
+    for name, texts in by_list.items():
+        matches |= zip(texts, reference.match(lists[name], list(texts)), strict=True)
+    of_list = defaultdict(list)
+    for _, texts in world.rows:
+        for _, text in texts:
+            of_list[list_of(world.langs[text])].append(matches[text])
+    counts = {name: reference.count(len(entries), of_list[name]) for name, entries in lists.items()}
+
+    t_en = config.t_en if config.t_en is not None else reference.p_to_t(config.tail_share, counts["en"])
+    limits = dict.fromkeys(lists, t_en)
+    if config.thresholds == "t_lang":
+        p = reference.t_to_p(t_en, counts["en"])
+        limits |= {lang: reference.p_to_t(p, counts[lang]) for lang in lists if lang != "en"}
+    probability = {
+        name: reference.probabilities(limits[name], counts[name]) if limits[name] else [0.0] * len(counts[name])
+        for name in lists
+    }
+
+    rows = {}
+    for name, texts in world.rows:
+        found = [(kind, text, world.langs[text]) for kind, text in texts if matches[text]]
+        if found:
+            shares = [reference.keep_probability(matches[t], probability[list_of(lang)]) for _, t, lang in found]
+            drawn = int(plain_uniform(name, SEED, 0, 0) * len(found))
+            keep = plain_uniform(name, SEED, 0, 1) < shares[drawn]
+            rows[name] = [
+                (*text, share, keep and place == drawn)
+                for place, (text, share) in enumerate(zip(found, shares, strict=True))
+            ]
+    return Plain(counts, limits, rows)
+
+
+def write_pairs(folder: Path, rows: Sequence[Row], shards: int) -> list[Path]:
+    paths = [folder / f"pairs-{shard}.parquet" for shard in range(shards)]
+    for shard, path in enumerate(paths):
+        own = rows[shard::shards]
+        texts = [[{"kind": kind, "text": text} for kind, text in texts] for _, texts in own]
+        columns = {"id": [name for name, _ in own], "texts": texts, "style": ["noto"] * len(own)}
+        schema = pa.schema([*PAIRS, ("style", pa.string())])
+        write_table(path, pa.table(columns, schema=schema))
+    return paths
+
+
+def run(world: World, folder: Path, config: CurationConfig, *, shards: int = 1, workers: int = 0) -> dict[str, Any]:
+    pairs = write_pairs(folder, world.rows, shards)
+    engine = LocalEngine(workers=workers, tries=1)
+    return curate(pairs, world.metadata, folder / "curated", config, seed=SEED, engine=engine)
+
+
+def curated(folder: Path) -> dict[str, list[tuple[str, str, str, float, bool]]]:
+    rows = defaultdict(list)
+    for path in sorted((folder / "curated").glob("curated-*.parquet")):
+        for row in read_table(path).to_pylist():
+            assert row["style"] == "noto"
+            rows[row["id"]].append((row["kind"], row["text"], row["lang"], row["keep_probability"], row["kept"]))
+    return dict(rows)
+
+
+def assert_same(found: Mapping[str, list[Any]], expected: Mapping[str, list[Any]]) -> None:
+    assert found.keys() == expected.keys()
+    for name, rows in expected.items():
+        assert [(*row[:3], row[4]) for row in found[name]] == [(*row[:3], row[4]) for row in rows]
+        np.testing.assert_allclose([row[3] for row in found[name]], [row[3] for row in rows], rtol=0, atol=1e-12)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.packages
+@pytest.mark.parametrize("row", [*ABLATION_ROWS, "tail share"])
+def test_every_row_of_the_ablation(world: World, tmp_path: Path, row: int | str) -> None:
+    config = CurationConfig(tail_share=0.3) if row == "tail share" else replace(ABLATION_ROWS[int(row)], t_en=6)
+    expected = plainly(world, config)
+    summary = run(world, tmp_path, config)
+
+    counts = read_counts(tmp_path / "curated" / "counts.npz")
+    assert {name: vector.tolist() for name, vector in counts.items()} == expected.counts
+    table = read_table(tmp_path / "curated" / "thresholds.parquet")
+    assert table.schema.remove_metadata() == THRESHOLDS
+    limits = {each["lang"]: each for each in table.to_pylist()}
+    assert {name: each["t"] for name, each in limits.items()} == expected.limits
+    assert_same(curated(tmp_path), expected.rows)
+
+    # The sample is one that can show a mistake: heads and tails, texts of many languages, some kept and some not.
+    texts = [text for texts in expected.rows.values() for text in texts]
+    assert len(texts) > (100 if row == 1 else 300)
+    assert any(0 < text[3] < 1 for text in texts)
+    assert {text[4] for text in texts} == {True, False}
+    assert len({text[2] for text in texts}) == 1 if row == 1 else len({text[2] for text in texts}) >= 6
+
+    # Nothing vanishes.
+    said = sum(len(texts) for _, texts in world.rows)
+    assert (summary["images"], summary["texts"]) == (len(world.rows), said)
+    assert summary["matched_texts"] == len(texts) == said - summary["dropped"]["texts without a matched entry"]
+    assert len(expected.rows) == len(world.rows) - summary["dropped"]["images without such a text"]
+    assert summary["kept"] == sum(text[4] for text in texts)
+    assert summary["expected_kept"] == pytest.approx(sum(text[3] for text in texts))
+    for of_all, of_language in (("texts", "texts"), ("matched_texts", "matched"), ("kept", "kept")):
+        assert summary[of_all] == sum(each[of_language] for each in summary["languages"])
+    by_language = Counter(text[2] for text in texts)
+    assert {each["lang"]: each["matched"] for each in summary["languages"] if each["matched"]} == by_language
+    assert sum(each["seen_share"] for each in summary["languages"]) == pytest.approx(1)
+
+    # The table of thresholds speaks of lists: what was matched against each.
+    for name, each in limits.items():
+        vector = expected.counts[name]
+        assert (each["entries"], each["head"] + each["tail"]) == (len(vector), len(vector))
+        assert each["matches"] == sum(vector)
+        assert each["p"] == reference.t_to_p(expected.limits[name], vector)
+        if each["matches"]:
+            assert each["head"] == sum(c >= expected.limits[name] for c in vector)
+    assert sum(each["pairs"] for each in limits.values()) == len(texts)
+    assert sum(each["expected_kept"] for each in limits.values()) == pytest.approx(summary["expected_kept"])
+
+
+@pytest.mark.packages
+def test_english_share_is_what_the_loader_will_draw(world: World, tmp_path: Path) -> None:
+    summary = run(world, tmp_path, CurationConfig(t_en=6))
+    seen: Counter[str] = Counter()
+    for texts in curated(tmp_path).values():
+        for _, _, lang, share, _ in texts:
+            seen[lang] += share / len(texts)  # type: ignore[assignment]
+    total = sum(seen.values())
+    assert summary["english_share"] == pytest.approx(seen["en"] / total)
+    for each in summary["languages"]:
+        assert each["seen_share"] == pytest.approx(seen[each["lang"]] / total)
+
+
+@pytest.mark.packages
+@pytest.mark.parametrize(("shards", "workers", "shuffled"), [(2, 0, True), (5, 0, False), (2, 2, False), (25, 0, True)])
+def test_sharding_order_and_workers_change_nothing(
+    world: World, tmp_path: Path, shards: int, workers: int, shuffled: bool
+) -> None:
+    config = CurationConfig(t_en=6)
+    if shards == 25:  # more shards than rows: some are empty
+        world = replace(world, rows=world.rows[:20])
+    rows = random.Random(1).sample(world.rows, len(world.rows)) if shuffled else world.rows
+    expected = plainly(world, config)
+    summary = run(replace(world, rows=rows), tmp_path / "other", config, shards=shards, workers=workers)
+    assert_same(curated(tmp_path / "other"), expected.rows)
+    one = run(world, tmp_path / "one", config)
+    assert summary == one
+    for name in ("counts.npz", "thresholds.parquet", "summary.json"):
+        assert (tmp_path / "other/curated" / name).read_bytes() == (tmp_path / "one/curated" / name).read_bytes()
+
+
+DRIVER = """
+import json, sys
+from pathlib import Path
+import pyarrow as pa
+from worldclip.config import CurationConfig
+from worldclip.curate import curate
+from worldclip.engines import LocalEngine
+from worldclip.metadata.entries import Metadata
+if __name__ == "__main__":
+    folder, seed, workers = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    lists = json.loads((folder.parent / "lists.json").read_text())
+    metadata = Metadata(entries={lang: pa.chunked_array([entries]) for lang, entries in lists.items()}, hash="0")
+    curate(sorted(folder.parent.glob("pairs-*.parquet")), metadata, folder, CurationConfig(t_en=6), seed=seed,
+           engine=LocalEngine(workers=workers, tries=1))
+"""
+
+
+@pytest.mark.packages
+def test_the_same_bytes_under_any_hash_seed(world: World, tmp_path: Path) -> None:
+    run(world, tmp_path, CurationConfig(t_en=6), shards=3)
+    write_json(tmp_path / "lists.json", world.lists)
+    (tmp_path / "driver.py").write_text(DRIVER)
+    for hash_seed in ("1", "2"):
+        folder = tmp_path / f"curated{hash_seed}"
+        subprocess.run(
+            [sys.executable, tmp_path / "driver.py", folder, str(SEED), "0"],
+            env={**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(Path(__file__).parents[2])},
+            check=True,
+        )
+        assert contents(folder) == contents(tmp_path / "curated")
+
+
+@pytest.mark.packages
+def test_a_second_call_redoes_nothing_and_another_seed_draws_anew(world: World, tmp_path: Path) -> None:
+    config = CurationConfig(t_en=6)
+    small = replace(world, rows=world.rows[:40])
+    run(small, tmp_path, config, shards=2)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "curated").rglob("*.npy")}
+    before |= {path: path.stat().st_mtime_ns for path in (tmp_path / "curated").glob("*-of-*")}
+    run(small, tmp_path, config, shards=2)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    pairs = sorted(tmp_path.glob("pairs-*.parquet"))
+    curate(pairs, small.metadata, tmp_path / "other" / "curated", config, seed=SEED + 1, engine=LocalEngine(workers=0))
+    one, other = curated(tmp_path), curated(tmp_path / "other")
+    assert {name: [row[:4] for row in rows] for name, rows in one.items()} == {
+        name: [row[:4] for row in rows] for name, rows in other.items()
+    }
+    assert one != other
+
+
+def test_the_folder_can_be_emptied_and_used_for_other_metadata(tmp_path: Path) -> None:
+    pairs = write_pairs(tmp_path, [("1", [("alt", "the quick brown fox jumps over the lazy dog")])], 1)
+    engine = LocalEngine(workers=0)
+    for word in ("dog", "fox"):
+        metadata = Metadata(entries={"en": pa.chunked_array([["zebra", word]])}, hash=word)
+        folder = tmp_path / "curated"
+        curate(pairs, metadata, folder, CurationConfig(t_en=1), seed=0, engine=engine)
+        assert read_counts(folder / "counts.npz")["en"].tolist() == [0, 1]
+        (matches,) = folder.glob("matches-*.parquet")
+        assert read_table(matches).column("texts").to_pylist()[0][0]["matches"] == [1]
+        for path in sorted(folder.rglob("*"), reverse=True):
+            path.rmdir() if path.is_dir() else path.unlink()
+
+
+def test_odd_rows_are_counted_not_fatal(tmp_path: Path) -> None:
+    english = "the quick brown fox jumps over the lazy dog"
+    good = {"kind": "alt", "text": english}
+    rows = [
+        {"id": "good", "texts": [good, good], "kept": 3, "lang": "xx", "tags": ["a"]},
+        {"id": "null list", "texts": None},
+        {"id": "empty list", "texts": []},
+        {"id": "null text", "texts": [{"kind": "alt", "text": None}, good]},
+        {"id": "null struct", "texts": [None, good]},
+        {"id": "null kind", "texts": [{"kind": None, "text": english}]},
+        {"id": "empty text", "texts": [{"kind": "alt", "text": ""}]},
+    ]
+    fields = [*PAIRS, ("kept", pa.int64()), ("lang", pa.string()), ("tags", pa.list_(pa.string()))]
+    write_table(tmp_path / "pairs.parquet", pa.Table.from_pylist(rows, pa.schema(fields)))
+    metadata = Metadata(entries={"en": pa.chunked_array([["dog", "fox"]])}, hash="0")
+    folder = tmp_path / "curated"
+    config = CurationConfig(t_en=1)
+    summary = curate([tmp_path / "pairs.parquet"], metadata, folder, config, seed=0, engine=LocalEngine(workers=0))
+    assert (summary["images"], summary["texts"], summary["matched_texts"]) == (7, 8, 5)
+    assert summary["dropped"] == {
+        "texts without a matched entry": 1,
+        "texts that are null": 2,
+        "images without such a text": 3,
+    }
+    (path,) = folder.glob("curated-*.parquet")
+    table = read_table(path)
+    assert table.column("id").to_pylist() == ["good", "good", "null text", "null struct", "null kind"]
+    assert table.schema.names == ["id", "kind", "text", "lang", "keep_probability", "kept"]
+    assert table.column("lang").to_pylist() == ["en"] * 5
+    (path,) = folder.glob("matches-*.parquet")
+    assert read_table(path).schema.field("texts").type == MATCHES.field("texts").type
+    assert set(CURATED.names) <= set(table.schema.names)
+
+
+@pytest.mark.parametrize("kind", ["img2dataset", "large types", "dictionary"])
+def test_tables_in_the_wild(tmp_path: Path, kind: str) -> None:
+    texts = ["the quick brown fox jumps over the lazy dog", None, "nothing to be found in here"]
+    columns = {
+        "img2dataset": lambda: {"id": ["a", "b", "c"], "caption": texts, "width": [1, 2, 3]},
+        "large types": lambda: {"id": pa.array(["a", "b", "c"], pa.large_string()), "text": pa.array(texts, pa.large_string())},
+        "dictionary": lambda: {"id": ["a", "b", "c"], "alt": pa.array(texts).dictionary_encode()},
+    }[kind]()
+    write_table(tmp_path / "table.parquet", pa.table(columns))
+    metadata = Metadata(entries={"en": pa.chunked_array([["dog", "fox"]])}, hash="0")
+    folder = tmp_path / "curated"
+    config = CurationConfig(t_en=1)
+    summary = curate([tmp_path / "table.parquet"], metadata, folder, config, seed=0, engine=LocalEngine(workers=0))
+    assert (summary["images"], summary["texts"], summary["matched_texts"]) == (3, 2, 1)
+    (path,) = folder.glob("curated-*.parquet")
+    row = read_table(path).to_pylist()[0]
+    assert (row["id"], row["text"], row["keep_probability"]) == ("a", texts[0], 1.0)
+    assert row.get("width") == (1 if kind == "img2dataset" else None)
+
+
+def test_a_bad_shard_is_named_and_the_others_are_done(tmp_path: Path) -> None:
+    pairs = write_pairs(tmp_path, [(str(n), [("alt", "a lazy dog is sleeping in here")]) for n in range(3)], 3)
+    pairs[1].write_bytes(b"PAR1 no table")
+    metadata = Metadata(entries={"en": pa.chunked_array([["dog"]])}, hash="0")
+    config = CurationConfig(t_en=1)
+    with pytest.raises(ShardsFailed, match=r"pairs-1\.parquet: cannot be read as Parquet"):
+        curate(pairs, metadata, tmp_path / "curated", config, seed=0, engine=LocalEngine(workers=0))
+    assert len(list((tmp_path / "curated").glob("matches-*"))) == 2
+
+
+def test_what_cannot_be_curated(tmp_path: Path) -> None:
+    english = Metadata(entries={"en": pa.chunked_array([["dog"]])}, hash="0")
+    german = Metadata(entries={"de": pa.chunked_array([["Hund"]])}, hash="0")
+    engine = LocalEngine(workers=0)
+    with pytest.raises(MissingData, match="no pairs"):
+        curate([], english, tmp_path / "curated", CurationConfig(), seed=0, engine=engine)
+    pairs = write_pairs(tmp_path, [("1", [("alt", "a dog")])], 1)
+    with pytest.raises(ConfigError, match=r"no list 'en'"):
+        curate(pairs, german, tmp_path / "curated", CurationConfig(), seed=0, engine=engine)
+    with pytest.raises(ConfigError, match=r"give curation\.t_en"):
+        curate(pairs, english, tmp_path / "curated", CurationConfig(metadata="merged"), seed=0, engine=engine)
+
+
+def test_merged_lists_keep_each_entry_once(tmp_path: Path) -> None:
+    entries = {"de": pa.chunked_array([["mit", "Hund"]]), "en": pa.chunked_array([["dog"], ["mit"]])}
+    lists = entry_lists(Metadata(entries=entries, hash="0"), CurationConfig(metadata="merged"))
+    assert {name: each.to_pylist() for name, each in lists.items()} == {MERGED: ["mit", "Hund", "dog"]}
+    assert list(entry_lists(Metadata(entries=entries, hash="0"), CurationConfig(metadata="english"))) == [ENGLISH]
+    assert set(entry_lists(Metadata(entries=entries, hash="0"), CurationConfig())) == {"de", "en"}
