@@ -13,7 +13,15 @@ from typing import Any, ParamSpec
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from worldclip import __version__
@@ -54,7 +62,9 @@ class TerminalReporter:
 
     def line(self, text: str) -> None:
         """Say something once, with the seconds since the command began."""
-        self.console.print(f"[dim]{time.monotonic() - self._began:6.1f} s[/dim]  {text}", highlight=False, soft_wrap=True)
+        self.console.print(
+            f"[dim]{time.monotonic() - self._began:6.1f} s[/dim]  {text}", highlight=False, soft_wrap=True
+        )
 
     def progress(self, what: str, done: int, total: int, note: str = "") -> None:
         """So much of a piece of work is done."""
@@ -77,7 +87,9 @@ def _told(function: Callable[P, None]) -> Callable[P, None]:
         try:
             function(*arguments, **options)
         except WorldclipError as error:
-            Console(stderr=True).print(f"[bold red]error:[/bold red] {_escaped(str(error))}", highlight=False, soft_wrap=True)
+            Console(stderr=True).print(
+                f"[bold red]error:[/bold red] {_escaped(str(error))}", highlight=False, soft_wrap=True
+            )
             sys.exit(error.exit_code)
         except KeyboardInterrupt:
             Console(stderr=True).print("stopped; the same command goes on where this one was")
@@ -99,17 +111,26 @@ def _show(rows: list[dict[str, Any]], as_json: bool) -> None:
     for name in rows[0] if rows else ():
         table.add_column(name, justify="right" if isinstance(rows[0][name], int | float) else "left")
     for row in rows:
-        table.add_row(*(f"{value:,.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value) for value in row.values()))
+        table.add_row(
+            *(
+                f"{value:,.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+                for value in row.values()
+            )
+        )
     Console().print(table)
 
 
 run_option = click.option(
-    "--run", "folder", type=click.Path(path_type=Path, file_okay=False), default=Path("runs/quickstart"), show_default=True,
-    help="Folder of the run.",
+    "--run", "folder", type=click.Path(path_type=Path, file_okay=False), default=Path("runs/quickstart"),
+    show_default=True, help="Folder of the run.",
 )  # fmt: skip
-set_option = click.option("--set", "settings", multiple=True, metavar="FIELD=VALUE", help="Change a recipe field, e.g. train.lr=1e-3.")
+set_option = click.option(
+    "--set", "settings", multiple=True, metavar="FIELD=VALUE", help="Change a recipe field, e.g. train.lr=1e-3."
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-html_option = click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Also write a page with the results.")
+html_option = click.option(
+    "--html", type=click.Path(path_type=Path, dir_okay=False), help="Also write a page with the results."
+)
 model_option = click.option(
     "--model", type=click.Path(path_type=Path), default=Path("runs/quickstart/model"), show_default=True,
     help="Model folder: ours, or any CLIP that transformers loads.",
@@ -141,7 +162,11 @@ def _run_of(folder: Path, settings: tuple[str, ...], reporter: TerminalReporter,
     recipe = override(recipe, settings)
     write_json(path, as_dict(recipe))
     return Run(
-        folder=folder, recipe=recipe, cache=Cache(cache_folder()), engine=LocalEngine(workers=os.cpu_count() or 1), reporter=reporter
+        folder=folder,
+        recipe=recipe,
+        cache=Cache(cache_folder()),
+        engine=LocalEngine(workers=os.cpu_count() or 1),
+        reporter=reporter,
     )
 
 
@@ -149,7 +174,9 @@ def _run_of(folder: Path, settings: tuple[str, ...], reporter: TerminalReporter,
 @run_option
 @set_option
 @click.option("--seen-pairs", type=click.IntRange(min=1), help="Training budget, in image-text pairs.")
-@click.option("--compare", type=click.Choice(["english"]), help="Also train the English-only model of the same English exposures.")
+@click.option(
+    "--compare", type=click.Choice(["english"]), help="Also train the English-only model of the same English exposures."
+)
 @_told
 def quickstart(folder: Path, settings: tuple[str, ...], seen_pairs: int | None, compare: str | None) -> None:
     """The whole recipe on packaged pictures: metadata, curation, training, evaluation, report.
@@ -222,7 +249,8 @@ def pairs_fetch() -> None:
     needed = sorted(name for name in missing if name.startswith(("emoji-", "cldr-annotations")))
     if needed:
         raise MissingData(
-            f"The emoji drawings and names could not be fetched: {', '.join(needed)}. They need pip or npm and a network, once; "
+            f"The emoji drawings and names could not be fetched: {', '.join(needed)}. "
+            "They need pip or npm and, once, a network; "
             "run `worldclip pairs fetch` again when there is one."
         )
 
@@ -243,7 +271,9 @@ def pairs_packaged(folder: Path, settings: tuple[str, ...]) -> None:
 @main.command()
 @run_option
 @set_option
-@click.option("--pairs", "tables", type=click.Path(path_type=Path), help="Your own pairs: a Parquet file or a folder of them.")
+@click.option(
+    "--pairs", "tables", type=click.Path(path_type=Path), help="Your own pairs: a Parquet file or a folder of them."
+)
 @click.option("--metadata", "lists", type=click.Path(path_type=Path, file_okay=False), help="Your own metadata folder.")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Where your curated pairs go.")
 @_told
@@ -260,7 +290,9 @@ def curate(folder: Path, settings: tuple[str, ...], tables: Path | None, lists: 
             pipeline.curate_pairs(_run_of(folder, settings, reporter))
         return
     if tables is None or lists is None or out is None:
-        raise InputError("--pairs, --metadata and --out go together: give all three, or none to curate the run's own pairs.")
+        raise InputError(
+            "--pairs, --metadata and --out go together: give all three, or none to curate the run's own pairs."
+        )
     with locked(out), TerminalReporter() as reporter:
         pipeline.curate_tables(tables, lists, out, _run_of(out, settings, reporter))
 
@@ -295,7 +327,10 @@ def evaluate(folder: Path, as_json: bool) -> None:
         pipeline.evaluate_model(run)
         pipeline.write_results(run)
     languages = run.figures("evaluate")["heldout_emoji"]["languages"]
-    _show([{"lang": lang, **{name: row[name] for name in ("n", "top1", "top5")}} for lang, row in languages.items()], as_json)
+    _show(
+        [{"lang": lang, **{name: row[name] for name in ("n", "top1", "top5")}} for lang, row in languages.items()],
+        as_json,
+    )
 
 
 @main.command()
@@ -374,7 +409,13 @@ def embed(folder: Path, out: Path, model: Path, as_json: bool) -> None:
 
 @main.command()
 @click.argument("query")
-@click.option("--in", "table", type=click.Path(path_type=Path, dir_okay=False), required=True, help="What `worldclip embed` wrote.")
+@click.option(
+    "--in",
+    "table",
+    type=click.Path(path_type=Path, dir_okay=False),
+    required=True,
+    help="What `worldclip embed` wrote.",
+)
 @click.option("-k", type=click.IntRange(min=1), default=10, show_default=True, help="Images to show.")
 @model_option
 @html_option

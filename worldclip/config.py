@@ -179,7 +179,7 @@ def override(config: Config, settings: Sequence[str]) -> Config:
     return from_dict(type(config), values)
 
 
-def _parse(kind: Any, value: Any, where: str) -> Any:
+def _parse(kind: Any, value: Any, where: str) -> Any:  # noqa: C901, PLR0911 - one case a kind of field
     """Check one value against a field's type, converting lists to tuples and whole numbers to floats."""
     origin, arguments = get_origin(kind), get_args(kind)
     if dataclasses.is_dataclass(kind):

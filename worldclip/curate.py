@@ -31,7 +31,7 @@ from worldclip.errors import ConfigError, MissingData
 from worldclip.languages import metadata_code
 from worldclip.metadata.entries import Metadata
 from worldclip.schema import CURATED, MATCHED_TEXT, MATCHES, THRESHOLDS, as_pairs, validate
-from worldclip.storage import read_json, read_table, replacing, write_json, write_table
+from worldclip.storage import read_table, replacing, write_json, write_table
 
 ENGLISH = "en"
 _UNIT = 2**32
@@ -43,9 +43,13 @@ Report = Callable[[str, int, int], None]
 def entry_lists(metadata: Metadata, config: CurationConfig) -> dict[str, pa.Array | pa.ChunkedArray]:
     """The lists that texts are matched against: one a language, English alone, or all merged into one."""
     if config.metadata == "merged":
-        return {MERGED: pc.unique(pa.chunked_array([chunk for each in metadata.entries.values() for chunk in each.chunks]))}
+        return {
+            MERGED: pc.unique(pa.chunked_array([chunk for each in metadata.entries.values() for chunk in each.chunks]))
+        }
     if ENGLISH not in metadata.entries:
-        raise ConfigError(f"The metadata has no list {ENGLISH!r}, which thresholds start from; lists: {', '.join(metadata.entries)}.")
+        raise ConfigError(
+            f"The metadata has no list {ENGLISH!r}, which thresholds start from; lists: {', '.join(metadata.entries)}."
+        )
     if config.metadata == "english":
         return {ENGLISH: metadata.entries[ENGLISH]}
     return dict(metadata.entries)
@@ -89,7 +93,9 @@ def curate(
     run(
         "index",
         [
-            Task(name=name, function=_build_index, arguments=(entries, index / name), output=index / name / "header.json")
+            Task(
+                name=name, function=_build_index, arguments=(entries, index / name), output=index / name / "header.json"
+            )
             for name, entries in lists.items()
         ],
     )
@@ -99,14 +105,18 @@ def curate(
     run(
         "match",
         [
-            Task(name=shard.name, function=_match_shard, arguments=(shard, index, tuple(lists), config, out), output=out)
+            Task(
+                name=shard.name, function=_match_shard, arguments=(shard, index, tuple(lists), config, out), output=out
+            )
             for shard, out in zip(pairs, matches, strict=True)
         ],
     )
     run(
         "count",
         [
-            Task(name=shard.name, function=_count_shard, arguments=(shard, index, tuple(lists), config, out), output=out)
+            Task(
+                name=shard.name, function=_count_shard, arguments=(shard, index, tuple(lists), config, out), output=out
+            )
             for shard, out in zip(matches, counts, strict=True)
         ],
     )
@@ -119,7 +129,12 @@ def curate(
     run(
         "sample",
         [
-            Task(name=shard.name, function=_sample_shard, arguments=(shard, total_path, limits, config, seed, out), output=out)
+            Task(
+                name=shard.name,
+                function=_sample_shard,
+                arguments=(shard, total_path, limits, config, seed, out),
+                output=out,
+            )
             for shard, out in zip(matches, curated, strict=True)
         ],
     )

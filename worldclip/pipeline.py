@@ -1,11 +1,11 @@
 """The road from packages to a trained and tested model: the stages in order, each once, in one folder.
 
-    metadata/    concept lists of each language
-    pairs/       pictures with texts, to train on and to test on
-    curated/     Algorithm 1: matches, counts, thresholds, curated texts
-    tokenizer/   trained on the curated texts
-    model/       the trained model, as transformers loads it
-    results.json, report.html
+metadata/    concept lists of each language
+pairs/       pictures with texts, to train on and to test on
+curated/     Algorithm 1: matches, counts, thresholds, curated texts
+tokenizer/   trained on the curated texts
+model/       the trained model, as transformers loads it
+results.json, report.html
 """
 
 from __future__ import annotations
@@ -94,10 +94,14 @@ def curate_pairs(run: Run) -> None:
             report=run.reporter.progress,
         )
         run.reporter.line(
-            f"curate: {summary['texts']:,} texts of {summary['images']:,} images, {summary['matched_texts']:,} matched, "
+            f"curate: {summary['texts']:,} texts of {summary['images']:,} images, "
+            f"{summary['matched_texts']:,} matched, "
             f"English share of the pairs to be seen {summary['english_share']:.1%}"
         )
-        return {name: summary[name] for name in ("images", "texts", "matched_texts", "expected_kept", "kept", "english_share")}
+        return {
+            name: summary[name]
+            for name in ("images", "texts", "matched_texts", "expected_kept", "kept", "english_share")
+        }
 
     run.stage("curate", work)
 
@@ -117,10 +121,16 @@ def build_tokenizer(run: Run) -> None:
         lengths = (encode(tokenizer, texts.to_pylist()) != PAD).sum(1)
         cut = float((lengths > run.recipe.train.text_tokens).mean())
         run.reporter.line(
-            f"tokenizer: {tokenizer.get_vocab_size():,} pieces from {len(texts):,} texts, mean {lengths.mean():.1f} tokens, "
+            f"tokenizer: {tokenizer.get_vocab_size():,} pieces from {len(texts):,} texts, "
+            f"mean {lengths.mean():.1f} tokens, "
             f"{cut:.1%} cut to {run.recipe.train.text_tokens} when training"
         )
-        return {"vocab_size": tokenizer.get_vocab_size(), "texts": len(texts), "mean_tokens": float(lengths.mean()), "cut": cut}
+        return {
+            "vocab_size": tokenizer.get_vocab_size(),
+            "texts": len(texts),
+            "mean_tokens": float(lengths.mean()),
+            "cut": cut,
+        }
 
     run.stage("tokenizer", work)
 
@@ -143,18 +153,23 @@ def training_data(run: Run, tokenizer: Tokenizer) -> tuple[TrainingData, dict[st
     image = np.array([image_of.get(packaged.key_of(name), -1) for name in names])[ids.indices.to_numpy()]
     order = np.argsort(image, kind="stable")[int((image < 0).sum()) :]  # Texts whose image could not be read go.
     texts = table.column("text").combine_chunks().dictionary_encode()
-    names_in_order = {row: name for row, name in zip(image[order].tolist(), table.column("id").take(order).to_pylist(), strict=True)}
+    name_of = dict(zip(image[order].tolist(), table.column("id").take(order).to_pylist(), strict=True))
     data = TrainingData(
         pixels=pictures.pixels,
         candidates=candidates_of(
-            [names_in_order.get(row, key) for row, key in enumerate(pictures.keys)],
+            [name_of.get(row, key) for row, key in enumerate(pictures.keys)],
             image[order],
             table.column("keep_probability").to_numpy()[order],
         ),
-        token_ids=truncated(encode(tokenizer, texts.dictionary.to_pylist()), run.recipe.train.text_tokens).astype(np.int32),
+        token_ids=truncated(encode(tokenizer, texts.dictionary.to_pylist()), run.recipe.train.text_tokens).astype(
+            np.int32
+        ),
         text_of_candidate=texts.indices.to_numpy().astype(np.int64)[order],
     )
-    return data, {"images that could not be read": len(pictures.set_aside), "texts of such images": int((image < 0).sum())}
+    return data, {
+        "images that could not be read": len(pictures.set_aside),
+        "texts of such images": int((image < 0).sum()),
+    }
 
 
 def train_model(run: Run) -> None:
@@ -227,7 +242,10 @@ def evaluate_model(run: Run) -> None:
         write_table(pictures, pa.table({"id": sorted(pngs), "png": [pngs[at] for at in sorted(pngs)]}))
         languages = found["heldout_emoji"]["languages"]
         mean = float(np.mean([row["top1"] for row in languages.values()]))
-        run.reporter.line(f"evaluate: held-out drawings, top-1: English {languages['en']['top1']:.1%}, mean of {len(languages)} {mean:.1%}")
+        run.reporter.line(
+            f"evaluate: held-out drawings, top-1: English {languages['en']['top1']:.1%}, "
+            f"mean of {len(languages)} languages {mean:.1%}"
+        )
         return found | {"examples": shown}
 
     run.stage("evaluate", work, [pictures])
@@ -252,7 +270,7 @@ def curve(counts: np.ndarray, points: int = 100) -> list[list[int]]:
 
 
 def write_results(run: Run) -> dict[str, Any]:
-    """Put the figures of all stages together as results.json (docs/results.md), with the English-only model if there is one."""
+    """Put the figures of all stages, and of the English-only model if there is one, together (docs/results.md)."""
     from worldclip.evaluation.packaged import lid_accuracy
 
     models = {"worldwide": run}
@@ -281,7 +299,10 @@ def write_results(run: Run) -> dict[str, Any]:
             "missing": {package.name: "not in the cache" for package in PACKAGES if package.name not in present},
             "set_aside": made["set_aside"] | summary["dropped"] | run.figures("train")["set_aside"],
             "metadata": run.figures("metadata"),
-            "pairs": {name: summary[name] for name in ("images", "texts", "matched_texts", "expected_kept", "kept", "english_share")},
+            "pairs": {
+                name: summary[name]
+                for name in ("images", "texts", "matched_texts", "expected_kept", "kept", "english_share")
+            },
             "languages": summary["languages"],
             "curves": {
                 lang: {"t": limits[lang], "counts": curve(counts[lang])}
@@ -352,12 +373,18 @@ def curate_tables(pairs: Path, metadata: Path, out: Path, run: Run) -> None:
     """Algorithm 1 on pairs and metadata of the user's own; `out` must be of the same question, or empty."""
     shards = sorted(pairs.glob("*.parquet")) if pairs.is_dir() else [pairs]
     if not shards or not all(shard.is_file() for shard in shards):
-        raise MissingData(f"{pairs}: no Parquet file there. Give a Parquet file with id and text columns, or a folder of them.")
+        raise MissingData(
+            f"{pairs}: no Parquet file there. Give a Parquet file with id and text columns, or a folder of them."
+        )
     lists = read_metadata(metadata)
-    key = config_hash(run.recipe.curation, run.recipe.seed, lists.hash, [[str(shard), file_digest(shard)] for shard in shards])
+    key = config_hash(
+        run.recipe.curation, run.recipe.seed, lists.hash, [[str(shard), file_digest(shard)] for shard in shards]
+    )
     marker = out / "question.json"
     if marker.exists() and read_json(marker)["key"] != key:
-        raise InputError(f"{out}: holds the answer to another question (other pairs, metadata or settings). Choose another --out.")
+        raise InputError(
+            f"{out}: holds the answer to another question (other pairs, metadata or settings). Choose another --out."
+        )
     write_json(marker, {"key": key})
     summary = curate(
         shards, lists, out, run.recipe.curation, seed=run.recipe.seed, engine=run.engine, report=run.reporter.progress
@@ -378,13 +405,21 @@ def ablate(run: Run, seeds: int) -> list[dict[str, Any]]:
     share = run.figures("curate")["english_share"]
     rows = []
     for row in ABLATION_ROWS:
-        scores: dict[str, list[float]] = {"English": [], "other languages": [], "stamps English": [], "stamps others": []}
+        scores: dict[str, list[float]] = {
+            "English": [],
+            "other languages": [],
+            "stamps English": [],
+            "stamps others": [],
+        }
         for seed in range(seeds):
             recipe = dataclasses.replace(run.recipe, seed=seed)
             recipe = english_only(recipe, share) if row == 1 else recipe
             recipe = with_curation_row(recipe, row, t_en)
             each = dataclasses.replace(
-                run, folder=run.folder / "ablation" / f"row{row}-seed{seed}", recipe=recipe, shared=run.shared or run.folder
+                run,
+                folder=run.folder / "ablation" / f"row{row}-seed{seed}",
+                recipe=recipe,
+                shared=run.shared or run.folder,
             )
             run.reporter.line(f"ablation row {row}, seed {seed}")
             for stage in (curate_pairs, build_tokenizer, train_model, evaluate_model):
@@ -394,7 +429,9 @@ def ablate(run: Run, seeds: int) -> list[dict[str, Any]]:
                 if part in found:
                     tops = {lang: record["top1"] for lang, record in found[part]["languages"].items()}
                     scores[f"{name}English" if name else "English"].append(100 * tops.pop("en"))
-                    scores["stamps others" if name else "other languages"].append(100 * float(np.mean(list(tops.values()))))
+                    scores["stamps others" if name else "other languages"].append(
+                        100 * float(np.mean(list(tops.values())))
+                    )
         rows.append({"row": row, **{name: _mean_interval(values) for name, values in scores.items() if values}})
     write_json(run.folder / "ablation.json", rows)
     return rows

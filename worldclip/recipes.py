@@ -16,7 +16,10 @@ from worldclip.config import (
 )
 
 #: Languages of the quickstart: the most spoken, in twelve scripts, with names for nearly every drawing.
-QUICKSTART_LANGUAGES = tuple("ar bn cs de el en es fa fi fr he hi hu id it ja ko nl pl pt ro ru sv th tr uk vi zh".split())
+QUICKSTART_LANGUAGES = (
+    *("ar", "bn", "cs", "de", "el", "en", "es", "fa", "fi", "fr", "he", "hi", "hu", "id"),
+    *("it", "ja", "ko", "nl", "pl", "pt", "ro", "ru", "sv", "th", "tr", "uk", "vi", "zh"),
+)
 
 
 def quickstart() -> Recipe:
@@ -60,7 +63,7 @@ ABLATION_ROWS = {
 
 
 def with_curation_row(recipe: Recipe, row: int, t_en: int | None) -> Recipe:
-    """`recipe` with the curation of one row of the paper's ablation; `t_en` is the same number in all of them."""
+    """`recipe` with the curation of one row of the paper's ablation, and the same `t_en` in all of them."""
     curation = dataclasses.replace(
         ABLATION_ROWS[row], t_en=t_en, tail_share=recipe.curation.tail_share, rule=recipe.curation.rule
     )
@@ -68,11 +71,13 @@ def with_curation_row(recipe: Recipe, row: int, t_en: int | None) -> Recipe:
 
 
 def english_only(recipe: Recipe, english_share: float) -> Recipe:
-    """The English model of the same English exposures: row 1, as many steps, batch and pairs times the English share."""
+    """The English model of the same English exposures: row 1, the same steps, batch and pairs times the English share."""
     train = dataclasses.replace(
         recipe.train,
         seen_pairs=max(1, round(recipe.train.seen_pairs * english_share)),
         batch_size=max(2, round(recipe.train.batch_size * english_share)),
         texts_per_image=1,
     )
-    return dataclasses.replace(with_curation_row(recipe, 1, recipe.curation.t_en), name=f"{recipe.name}-english", train=train)
+    return dataclasses.replace(
+        with_curation_row(recipe, 1, recipe.curation.t_en), name=f"{recipe.name}-english", train=train
+    )

@@ -106,7 +106,9 @@ class Run:
         path = self.marker(stage)
         done = read_json(path) if path.exists() else {}
         if done.get("key") != self.key(stage):
-            raise MissingData(f"{self.folder}: stage {stage!r} has not been run with this recipe. Run `{COMMANDS[stage]}` first.")
+            raise MissingData(
+                f"{self.folder}: stage {stage!r} has not been run with this recipe. Run `{COMMANDS[stage]}` first."
+            )
         return dict(done["figures"])
 
     def finished(self, stage: str) -> bool:
@@ -122,7 +124,8 @@ class Run:
         """Run one stage unless it is finished; return whether it was run.
 
         Args:
-            work: does it and returns its figures. Its folder is kept from an earlier try with the same key that was cut short.
+            work: does it and returns its figures. Its folder is kept from an earlier try with the same key that was
+                cut short.
             files: results outside of the stage's folder.
         """
         if self.finished(stage):
@@ -158,7 +161,7 @@ class Run:
 
 
 def peak_rss_mb(workers: int) -> float:
-    """Upper bound of the memory used at once so far, MiB: this process's peak and the largest child's for each worker."""
+    """MiB used at once so far, at most: this process's peak and, for each worker, the largest child's."""
     unit = 1 if sys.platform == "darwin" else 1024
     own, child = (resource.getrusage(who).ru_maxrss * unit for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return (own + workers * child) / 2**20
@@ -177,6 +180,8 @@ def locked(folder: Path) -> Iterator[None]:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     except BlockingIOError:
-        raise InputError(f"{folder}: another worldclip command is at work in this folder. Wait for it, or use another.") from None
+        raise InputError(
+            f"{folder}: another worldclip command is at work in this folder. Wait for it, or use another."
+        ) from None
     finally:
         os.close(descriptor)

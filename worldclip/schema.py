@@ -113,7 +113,8 @@ def as_pairs(table: pa.Table, where: str) -> pa.Table:
         present = pc.is_valid(text).to_numpy(zero_copy_only=False)
         offsets = pa.array([0, *present.cumsum().tolist()], pa.int32())
         table = table.append_column(
-            "texts", pa.ListArray.from_arrays(offsets, structs.filter(pa.array(present)), type=PAIRS.field("texts").type)
+            "texts",
+            pa.ListArray.from_arrays(offsets, structs.filter(pa.array(present)), type=PAIRS.field("texts").type),
         )
     table = validate(table, PAIRS, where)
     ids = table.column("id")

@@ -149,7 +149,7 @@ def chi_square(observed: Sequence[float], shares: Sequence[float]) -> float:
 @pytest.mark.parametrize("where", [(0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0), (12345, 99, 1 << 20)])
 def test_draws_are_uniform(where: tuple[int, int, int]) -> None:
     drawn = uniform(id_keys(MANY), *where)
-    assert 0 <= drawn.min() and drawn.max() < 1
+    assert drawn.min() >= 0 and drawn.max() < 1
     histogram = np.bincount((drawn * 50).astype(int), minlength=50)
     assert chi_square(histogram, [1] * 50) < 94  # 49 degrees of freedom: 1 in 10,000
 
@@ -295,7 +295,9 @@ class Plain:
 
 def plainly(world: World, config: CurationConfig) -> Plain:
     merged = list(dict.fromkeys(entry for lang in sorted(world.lists) for entry in world.lists[lang]))
-    lists = {"per_language": world.lists, "english": {"en": world.lists["en"]}, "merged": {MERGED: merged}}[config.metadata]
+    lists = {"per_language": world.lists, "english": {"en": world.lists["en"]}, "merged": {MERGED: merged}}[
+        config.metadata
+    ]
 
     def list_of(lang: str) -> str | None:
         name = {"per_language": lang, "english": "en", "merged": MERGED}[config.metadata]
@@ -555,7 +557,10 @@ def test_tables_in_the_wild(tmp_path: Path, kind: str) -> None:
     texts = ["the quick brown fox jumps over the lazy dog", None, "nothing to be found in here"]
     columns = {
         "img2dataset": lambda: {"id": ["a", "b", "c"], "caption": texts, "width": [1, 2, 3]},
-        "large types": lambda: {"id": pa.array(["a", "b", "c"], pa.large_string()), "text": pa.array(texts, pa.large_string())},
+        "large types": lambda: {
+            "id": pa.array(["a", "b", "c"], pa.large_string()),
+            "text": pa.array(texts, pa.large_string()),
+        },
         "dictionary": lambda: {"id": ["a", "b", "c"], "alt": pa.array(texts).dictionary_encode()},
     }[kind]()
     write_table(tmp_path / "table.parquet", pa.table(columns))

@@ -222,7 +222,16 @@ def test_nothing_but_nulls() -> None:
 
 @pytest.mark.parametrize(
     "texts",
-    [[1, 2], ["a", b"\xff"], ["a", 1.5], ["\ud800"], [["a"]], pa.array([1, 2]), pa.array([[1]]), pa.array([b"a", b"\xff"])],
+    [
+        [1, 2],
+        ["a", b"\xff"],
+        ["a", 1.5],
+        ["\ud800"],
+        [["a"]],
+        pa.array([1, 2]),
+        pa.array([[1]]),
+        pa.array([b"a", b"\xff"]),
+    ],
     ids=["numbers", "bytes", "mixed", "surrogate", "lists", "Arrow numbers", "Arrow lists", "Arrow bytes"],
 )
 def test_what_is_not_text_is_refused(texts: Any) -> None:
@@ -346,4 +355,9 @@ def test_other_threads_run_while_it_matches() -> None:
 def test_the_header_is_plain_json(tmp_path: Path) -> None:
     Index.build(ENTRIES).save(tmp_path / "index")
     header = json.loads((tmp_path / "index" / "header.json").read_text())
-    assert (header["format"], header["version"], header["rule"], header["entries"]) == ("worldclip-index", 1, "paper", 5)
+    assert (header["format"], header["version"], header["rule"], header["entries"]) == (
+        "worldclip-index",
+        1,
+        "paper",
+        5,
+    )

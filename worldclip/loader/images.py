@@ -60,12 +60,20 @@ def read_images(shards: Sequence[Path], size: int) -> DecodedImages:
                     try:
                         pixels.append(decode(file.read(), size))
                         keys.append(key)
-                    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+                    except (
+                        UnidentifiedImageError,
+                        OSError,
+                        ValueError,
+                        SyntaxError,
+                        Image.DecompressionBombError,
+                    ) as error:
                         set_aside[key] = f"unreadable image: {error}"
         except FileNotFoundError:
             raise MissingData(f"{shard}: image shard not found. Run the stage that writes it first.") from None
         except (tarfile.TarError, EOFError) as error:
-            raise DataError(f"{shard}: is not a whole tar file ({error}). Delete it and make the pairs again.") from None
+            raise DataError(
+                f"{shard}: is not a whole tar file ({error}). Delete it and make the pairs again."
+            ) from None
     return DecodedImages(
         keys=keys, pixels=np.stack(pixels) if pixels else np.zeros((0, size, size, 3), np.uint8), set_aside=set_aside
     )

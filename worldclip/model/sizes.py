@@ -29,7 +29,9 @@ def _tower(tower: TowerConfig, config: ModelConfig) -> dict[str, object]:
     }
 
 
-def build_model(config: ModelConfig, *, vocab_size: int, context_length: int, temperature: float, seed: int) -> MetaClip2Model:
+def build_model(
+    config: ModelConfig, *, vocab_size: int, context_length: int, temperature: float, seed: int
+) -> MetaClip2Model:
     """A model with random weights; the same seed gives the same weights.
 
     Args:
@@ -122,4 +124,6 @@ def save_model(model: MetaClip2Model, tokenizer: Tokenizer, folder: Path) -> Non
         "processor_class": "CLIPProcessor",
     }
     write_json(folder / "preprocessor_config.json", image_processor)
-    write_json(folder / "processor_config.json", {"processor_class": "CLIPProcessor", "image_processor": image_processor})
+    write_json(
+        folder / "processor_config.json", {"processor_class": "CLIPProcessor", "image_processor": image_processor}
+    )
