@@ -1,14 +1,16 @@
 """What all tests share: the fetched packages, and hypothesis that tries the same examples each time.
 
-Beside this file lies `reference.py`, Algorithm 1 in plain lines. Pytest puts this folder on the path, so that a test
-says `import reference`.
+Beside this file lie `reference.py`, Algorithm 1 in plain lines, and `tiny.py`, the whole road at its smallest. Pytest
+puts this folder on the path, so that a test says `import reference`.
 """
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
+import tiny
 from hypothesis import HealthCheck, settings
 
 from worldclip.packages import PACKAGES, Cache, cache_folder
@@ -32,3 +34,18 @@ def cache() -> Cache:
             pytest.fail(told)
         pytest.skip(told)
     return cache
+
+
+@pytest.fixture(scope="session")
+def small_cache(cache: Cache, tmp_path_factory: pytest.TempPathFactory) -> Cache:
+    """The packages cut down to what is drawn in a second."""
+    return tiny.trimmed_cache(cache, tmp_path_factory.mktemp("cache") / "small")
+
+
+@pytest.fixture(scope="session")
+def road(small_cache: Cache, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished tiny quickstart, made by the real command; whoever changes it takes a copy."""
+    folder = tmp_path_factory.mktemp("road") / "run"
+    done = tiny.worldclip(small_cache, "quickstart", "--run", folder, *tiny.settings())
+    assert done.returncode == 0, done.stderr
+    return folder

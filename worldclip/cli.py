@@ -19,7 +19,6 @@ from rich.progress import (
     Progress,
     TaskID,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.table import Table
@@ -43,8 +42,8 @@ class TerminalReporter:
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
             TextColumn("{task.fields[note]}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
+            TimeRemainingColumn(compact=True),
+            TextColumn("left"),
             console=self.console,
         )
         self._ids: dict[str, TaskID] = {}
@@ -63,7 +62,9 @@ class TerminalReporter:
     def line(self, text: str) -> None:
         """Say something once, with the seconds since the command began."""
         self.console.print(
-            f"[dim]{time.monotonic() - self._began:6.1f} s[/dim]  {text}", highlight=False, soft_wrap=True
+            f"[dim]{time.monotonic() - self._began:6.1f} s[/dim]  {_escaped(text)}",
+            highlight=False,
+            soft_wrap=not self.console.is_terminal,
         )
 
     def progress(self, what: str, done: int, total: int, note: str = "") -> None:
@@ -72,6 +73,9 @@ class TerminalReporter:
             if what not in self._ids:
                 self._ids[what] = self._bars.add_task(what, total=total, note=note)
             self._bars.update(self._ids[what], completed=done, total=total, note=note)
+            if done >= total:  # A finished bar gives its room to the next and leaves a line.
+                self._bars.remove_task(self._ids.pop(what))
+                self.line(f"{what}: {total:,} of {total:,} {note}".rstrip())
             return
         part = done * PLAIN_STEPS // max(total, 1)
         if part != self._told.get(what):
@@ -91,6 +95,13 @@ def _told(function: Callable[P, None]) -> Callable[P, None]:
                 f"[bold red]error:[/bold red] {_escaped(str(error))}", highlight=False, soft_wrap=True
             )
             sys.exit(error.exit_code)
+        except BrokenPipeError:
+            raise  # Who reads our output has read enough: click ends quietly.
+        except OSError as error:
+            Console(stderr=True).print(
+                f"[bold red]error:[/bold red] {_escaped(str(error))}", highlight=False, soft_wrap=True
+            )
+            sys.exit(WorldclipError.exit_code)
         except KeyboardInterrupt:
             Console(stderr=True).print("stopped; the same command goes on where this one was")
             sys.exit(130)

@@ -198,7 +198,8 @@ def read_counts(path: Path) -> dict[str, np.ndarray]:
 
 def _write_counts(path: Path, counts: Mapping[str, np.ndarray]) -> None:
     with replacing(path) as temporary, open(temporary, "wb") as file:
-        np.savez(file, **dict(sorted(counts.items())))
+        arrays: dict[str, Any] = dict(sorted(counts.items()))
+        np.savez(file, **arrays)
 
 
 @cache

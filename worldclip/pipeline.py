@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from tokenizers import Tokenizer
 
 from worldclip import __version__
 from worldclip.config import as_dict, config_hash
 from worldclip.curate import candidates_of, curate, read_counts
-from worldclip.errors import InputError, MissingData
+from worldclip.errors import DataError, InputError, MissingData
 from worldclip.metadata import starter
 from worldclip.metadata.entries import read_metadata
 from worldclip.packages import PACKAGES
@@ -32,6 +33,7 @@ from worldclip.pairs import packaged
 from worldclip.recipes import ABLATION_ROWS, english_only, with_curation_row
 from worldclip.report import render
 from worldclip.run import STAGES, Run
+from worldclip.schema import as_pairs
 from worldclip.storage import file_digest, read_json, read_table, write_bytes, write_json, write_table
 from worldclip.tokenizer import PAD, encode, train_tokenizer, truncated
 
@@ -174,10 +176,11 @@ def training_data(run: Run, tokenizer: Tokenizer) -> tuple[TrainingData, dict[st
 
 def train_model(run: Run) -> None:
     """CLIP from random weights on the curated pairs."""
-    from worldclip.model.sizes import build_model, save_model
-    from worldclip.train.loop import hardware_precision, train
 
     def work() -> dict[str, Any]:
+        from worldclip.model.sizes import build_model, save_model
+        from worldclip.train.loop import hardware_precision, train
+
         run.figures("tokenizer")
         share = run.figures("curate")["english_share"]
         recipe, config = run.recipe, run.recipe.train
@@ -227,12 +230,12 @@ def english_run(run: Run) -> Run:
 
 def evaluate_model(run: Run) -> None:
     """Zero-shot and retrieval in every language on the pictures that were not trained on."""
-    from worldclip.evaluation.packaged import evaluate, examples, read_test
-    from worldclip.use import Encoder
-
     pictures = run.folder / "examples.parquet"
 
     def work() -> dict[str, Any]:
+        from worldclip.evaluation.packaged import evaluate, examples, read_test
+        from worldclip.use import Encoder
+
         run.figures("train")
         encoder = Encoder.open(run.path("train"))
         sets = read_test(run.path("pairs") / "test.parquet")
@@ -269,19 +272,25 @@ def curve(counts: np.ndarray, points: int = 100) -> list[list[int]]:
     return [[int(rank), int(ordered[rank - 1])] for rank in ranks]
 
 
+def _models(run: Run) -> dict[str, Run]:
+    """The run, and its English-only companion where that one is evaluated too."""
+    models = {"worldwide": run}
+    if (run.folder / "english" / "recipe.json").exists() and english_run(run).finished("evaluate"):
+        models["english"] = english_run(run)
+    return models
+
+
 def write_results(run: Run) -> dict[str, Any]:
     """Put the figures of all stages, and of the English-only model if there is one, together (docs/results.md)."""
     from worldclip.evaluation.packaged import lid_accuracy
 
-    models = {"worldwide": run}
-    if (run.folder / "english" / "recipe.json").exists() and english_run(run).finished("evaluate"):
-        models["english"] = english_run(run)
+    languages = run.figures("evaluate")["heldout_emoji"]["languages"]
+    models = _models(run)
     summary = read_json(run.path("curate") / "summary.json")
     counts = read_counts(run.path("curate") / "counts.npz")
     made = run.figures("pairs")
     trained = set(run.recipe.pairs.languages)
     limits = {row["lang"]: row["t"] for row in summary["languages"] if "t" in row}
-    languages = run.figures("evaluate")["heldout_emoji"]["languages"]
     stages = [read_json(run.marker(stage)) for stage in STAGES if stage != "report"]
     present = run.cache.present()
     results = {
@@ -349,7 +358,10 @@ def write_report(run: Run) -> None:
         render(results, pngs, page)
         return {}
 
-    run.stage("report", work, [run.folder / "results.json", page])
+    results = run.folder / "results.json"
+    if results.exists() and set(read_json(results)["training"]) != set(_models(run)):
+        run.marker("report").unlink(missing_ok=True)  # It was written before the English-only model, or without it.
+    run.stage("report", work, [results, page])
 
 
 def quickstart(run: Run, *, compare_english: bool) -> None:
@@ -376,6 +388,8 @@ def curate_tables(pairs: Path, metadata: Path, out: Path, run: Run) -> None:
         raise MissingData(
             f"{pairs}: no Parquet file there. Give a Parquet file with id and text columns, or a folder of them."
         )
+    for shard in shards:
+        _check_columns(shard)
     lists = read_metadata(metadata)
     key = config_hash(
         run.recipe.curation, run.recipe.seed, lists.hash, [[str(shard), file_digest(shard)] for shard in shards]
@@ -390,6 +404,15 @@ def curate_tables(pairs: Path, metadata: Path, out: Path, run: Run) -> None:
         shards, lists, out, run.recipe.curation, seed=run.recipe.seed, engine=run.engine, report=run.reporter.progress
     )
     run.reporter.line(f"kept {summary['kept']:,} of {summary['texts']:,} texts, {summary['images']:,} images: {out}")
+
+
+def _check_columns(shard: Path) -> None:
+    """Tell of a table that cannot be read as pairs before any work is begun on the others."""
+    try:
+        schema = pq.read_schema(shard)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{shard}: cannot be read as Parquet ({error}). Mend it or take it away.") from None
+    as_pairs(schema.empty_table(), str(shard))
 
 
 def ablate(run: Run, seeds: int) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from worldclip.config import (
     TrainConfig,
 )
 
-#: Languages of the quickstart: the most spoken, in twelve scripts, with names for nearly every drawing.
+#: Languages of the quickstart: the most spoken, in eleven scripts, with names for nearly every drawing.
 QUICKSTART_LANGUAGES = (
     *("ar", "bn", "cs", "de", "el", "en", "es", "fa", "fi", "fr", "he", "hi", "hu", "id"),
     *("it", "ja", "ko", "nl", "pl", "pt", "ro", "ru", "sv", "th", "tr", "uk", "vi", "zh"),

@@ -78,6 +78,11 @@ def validate(table: pa.Table, schema: pa.Schema, where: str) -> pa.Table:
             )
         at = columns.index(field.name)
         if table.schema.field(at).type != field.type:
+            if missing := _missing_fields(table.schema.field(at).type, field.type):
+                raise DataError(
+                    f"{where}: column {field.name!r} is {table.schema.field(at).type}, not {field.type} (it lacks "
+                    f"{', '.join(missing)})."
+                )
             try:
                 column = table.column(at).cast(field.type)
             except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as error:
@@ -86,6 +91,15 @@ def validate(table: pa.Table, schema: pa.Schema, where: str) -> pa.Table:
                 ) from None
             table = table.set_column(at, field, column)
     return table
+
+
+def _missing_fields(found: pa.DataType, wanted: pa.DataType) -> list[str]:
+    """Fields of a struct, or of a list's structs, that are not there: Arrow's cast would fill them with nulls."""
+    while pa.types.is_list(wanted) and (pa.types.is_list(found) or pa.types.is_large_list(found)):
+        found, wanted = found.value_type, wanted.value_type
+    if not pa.types.is_struct(wanted) or not pa.types.is_struct(found):
+        return []
+    return [field.name for field in wanted if found.get_field_index(field.name) < 0]
 
 
 def as_pairs(table: pa.Table, where: str) -> pa.Table:

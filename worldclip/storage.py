@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,8 @@ def replacing(path: Path) -> Iterator[Path]:
             "free space or choose another folder and run the same command again."
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # Where even this is refused, the error above has said so.
+            temporary.unlink(missing_ok=True)
 
 
 def _sync_directory(path: Path) -> None:

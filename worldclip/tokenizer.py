@@ -61,7 +61,7 @@ def _unigram_pieces(texts: Sequence[str], vocab_size: int) -> list[tuple[str, fl
         vocab_size=vocab_size,
         hard_vocab_limit=False,
         character_coverage=1.0,
-        max_sentence_length=max(len(text.encode()) for text in texts) + 1,
+        max_sentence_length=max(10, 1 + max(len(text.encode()) for text in texts)),  # a longer one would be left out
         normalization_rule_name="identity",
         shuffle_input_sentence=False,
         num_threads=1,
@@ -89,7 +89,7 @@ def with_special_tokens(tokenizer: Tokenizer, context_length: int) -> Tokenizer:
 def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> np.ndarray:
     """Token ids, int64 [n, context_length]."""
     tokenizer.encode_special_tokens = True  # A literal "</s>" is text; tokenizer.json does not hold this setting.
-    length = tokenizer.truncation["max_length"]
+    length = (tokenizer.truncation or {})["max_length"]
     ids = [encoding.ids for encoding in tokenizer.encode_batch(list(texts))]
     return np.array(ids, np.int64).reshape(len(ids), length)
 

@@ -17,7 +17,7 @@ import shutil
 import string
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numba
 import numpy as np
@@ -50,7 +50,7 @@ _TEXT_TYPES = frozenset(
     [pa.string(), pa.large_string(), pa.string_view(), pa.binary(), pa.large_binary(), pa.binary_view(), pa.null()]
 )
 
-Texts = pa.Array | pa.ChunkedArray | Sequence[str | None]
+Texts: TypeAlias = pa.Array | pa.ChunkedArray | Sequence[str | None]
 
 
 def unspaced(character: str) -> bool:
@@ -218,7 +218,7 @@ def _string_array(values: Texts, what: str) -> pa.Array:
         raise DataError(f"{what}: must be text (str or None, valid Unicode): {error}.") from None
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True)
 def _match(data, offsets, entries, entry_offsets, ids, first, classes):  # type: ignore[no-untyped-def]
     """Offsets int32 [n + 1] and ids uint32 of all texts; see the module's docstring for the idea."""
     n = len(offsets) - 1
@@ -277,7 +277,7 @@ def _match(data, offsets, entries, entry_offsets, ids, first, classes):  # type:
     return found_offsets, found[:used].copy()
 
 
-@numba.njit(cache=True, nogil=True, inline="always")  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True, inline="always")
 def _lower(entries, entry_offsets, low, high, depth, byte):  # type: ignore[no-untyped-def]
     """First entry in [low, high) whose byte at `depth` is at least `byte`; all are longer than `depth`."""
     while low < high:

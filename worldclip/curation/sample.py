@@ -90,4 +90,5 @@ class Candidates:
         low, high = cumulated[self.offsets[images]], cumulated[self.offsets[images + 1]]
         target = low + uniform(self.keys[images], seed, epoch, 1 + stream) * (high - low)
         rows = np.searchsorted(cumulated, target, side="right") - 1
-        return np.clip(rows, self.offsets[images], self.offsets[images + 1] - 1)
+        inside: np.ndarray = np.clip(rows, self.offsets[images], self.offsets[images + 1] - 1)
+        return inside

@@ -29,8 +29,17 @@ EncodeImages = Callable[[Iterable[Image.Image]], Floats]
 SHOWN = 24
 SHOWN_LANGUAGES = ("en", "ar", "bn", "el", "he", "hi", "ja", "ko", "ru", "th", "zh")
 
-#: What the report looks for, each in one of the languages.
-QUERIES = {"ar": "🐘", "es": "🚲", "hi": "🍎", "ja": "🐟", "ru": "🌲", "th": "🐕", "zh": "🚂", "fr": "🌻"}
+#: What the report looks for, each in one of the languages: concepts, by their English names.
+QUERIES = {
+    "ar": "elephant",
+    "es": "bicycle",
+    "hi": "red apple",
+    "ja": "fish",
+    "ru": "evergreen tree",
+    "th": "dog",
+    "zh": "locomotive",
+    "fr": "sunflower",
+}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,7 +29,7 @@ class DecodedImages:
 
 def decode(data: bytes, size: int) -> np.ndarray:
     """One image file as RGB on white, squashed to size x size (bicubic) if it is not so already; uint8."""
-    image = Image.open(io.BytesIO(data))
+    image: Image.Image = Image.open(io.BytesIO(data))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)

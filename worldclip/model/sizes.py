@@ -6,11 +6,13 @@ import math
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from tokenizers import Tokenizer
 from transformers import MetaClip2Config, MetaClip2Model
 
 from worldclip.config import ModelConfig, TowerConfig
-from worldclip.storage import write_json
+from worldclip.errors import StorageError
+from worldclip.storage import write_bytes, write_json
 from worldclip.tokenizer import END, PAD, SPECIAL_TOKENS, START, UNKNOWN
 
 #: OpenAI CLIP's, kept by the paper: mean and standard deviation of each channel, of pixels in [0, 1].
@@ -73,13 +75,13 @@ def text_features(model: MetaClip2Model, ids: torch.Tensor, chunk: int = 512) ->
     occur are looked up once for all chunks, since each look-up's gradient is as large as the whole vocabulary.
     """
     special = torch.arange(len(SPECIAL_TOKENS))  # The first rows keep their numbers: the tower looks for </s> by it.
-    rows, local = torch.cat([special, ids.flatten()]).unique(return_inverse=True)
+    rows, local = torch.cat([special, ids.flatten()]).unique(return_inverse=True)  # type: ignore[no-untyped-call]
     local = local[len(special) :].view_as(ids)
     weights = {"embeddings.token_embedding.weight": model.text_model.embeddings.token_embedding.weight[rows]}
     lengths = (ids != PAD).sum(1)
     order = torch.argsort(lengths, stable=True)
     features = []
-    for part in order.split(chunk):
+    for part in order.split(chunk):  # type: ignore[no-untyped-call]
         inputs = {"input_ids": local[part, : int(lengths[part].max())]}
         pooled = torch.func.functional_call(model.text_model, weights, kwargs=inputs).pooler_output
         features.append(model.text_projection(pooled).float())
@@ -88,13 +90,20 @@ def text_features(model: MetaClip2Model, ids: torch.Tensor, chunk: int = 512) ->
 
 
 def save_model(model: MetaClip2Model, tokenizer: Tokenizer, folder: Path) -> None:
-    """Write a folder that `AutoModel`, `AutoProcessor` and the zero-shot pipeline of `transformers` load."""
-    model.save_pretrained(folder)
+    """Write a folder that `AutoModel`, `AutoProcessor` and the zero-shot pipeline of `transformers` load.
+
+    Raises:
+        StorageError: the disk refused.
+    """
+    try:
+        model.save_pretrained(folder)
+    except (OSError, SafetensorError) as error:
+        raise StorageError(f"{folder}: the model could not be written ({error}). Free space and run again.") from error
     context_length = model.config.text_config.max_position_embeddings
     plain = Tokenizer.from_str(tokenizer.to_str())
     plain.no_truncation()  # transformers truncates and pads by itself and would meet ours as state left behind.
     plain.no_padding()
-    plain.save(str(folder / "tokenizer.json"))
+    write_bytes(folder / "tokenizer.json", plain.to_str(pretty=True).encode())
     names = {"bos_token": START, "eos_token": END, "unk_token": UNKNOWN, "pad_token": PAD}
     # Without the class's name transformers takes XLMRobertaTokenizer, which replaces our normaliser.
     write_json(
@@ -102,6 +111,7 @@ def save_model(model: MetaClip2Model, tokenizer: Tokenizer, folder: Path) -> Non
         {name: SPECIAL_TOKENS[at] for name, at in names.items()}
         | {
             "tokenizer_class": "PreTrainedTokenizerFast",
+            "split_special_tokens": True,  # A literal "</s>" is text.
             "model_max_length": context_length,
             "model_input_names": ["input_ids", "attention_mask"],
             "processor_class": "CLIPProcessor",

@@ -51,7 +51,10 @@ def load_checkpoint(path: Path, model: torch.nn.Module, optimizer: torch.optim.O
         state: dict[str, Any] = torch.load(path, weights_only=True)
         progress = Progress(**state["progress"])
     except Exception as error:  # torch names no common class for the many ways a file can be broken
-        raise DataError(f"{path}: is not a readable checkpoint ({error}). Delete it to train from the start.") from None
+        # Its words are left out: torch advises to unpickle what it refuses.
+        raise DataError(
+            f"{path}: is not a readable checkpoint ({type(error).__name__}). Delete it to train from the start."
+        ) from error
     if progress.key != key:
         return Progress(key=key)
     model.load_state_dict(state["model"])

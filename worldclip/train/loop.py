@@ -33,6 +33,27 @@ class TrainingData:
     token_ids: np.ndarray  #: int [distinct texts, length]
     text_of_candidate: np.ndarray  #: int64 [candidates], row of `token_ids`
 
+    def positives(self, images: np.ndarray, texts: np.ndarray) -> np.ndarray:
+        """Which texts of a batch are also texts of its other images.
+
+        Args:
+            images: int64 [n].
+            texts: int64 [k, n], rows of `token_ids`.
+
+        Returns:
+            bool [k, n, n]: whether texts[j, m] is a candidate text of images[i].
+        """
+        distinct, column = np.unique(texts, return_inverse=True)
+        place = np.full(len(self.token_ids), -1)
+        place[distinct] = np.arange(len(distinct))
+        first, after = self.candidates.offsets[images], self.candidates.offsets[images + 1]
+        own = np.concatenate([self.text_of_candidate[low:high] for low, high in zip(first, after, strict=True)])
+        row = np.repeat(np.arange(len(images)), after - first)
+        found = place[own]
+        has = np.zeros((len(images), len(distinct)), bool)
+        has[row[found >= 0], found[found >= 0]] = True
+        return has[:, column.reshape(texts.shape)].transpose(1, 0, 2)
+
 
 def hardware_precision() -> str:
     """bf16 where the processor multiplies it in hardware tiles, else fp32."""
@@ -92,13 +113,19 @@ def train(
             color_jitter=config.color_jitter,
             generator=step_generator(seed, batch.step),
         )
-        ids = token_ids[data.text_of_candidate[batch.texts.ravel()]].long()
+        rows = data.text_of_candidate[batch.texts]
+        ids = token_ids[rows.ravel()].long()
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
             images = image_features(model, normalize(crops, IMAGE_MEAN, IMAGE_STD))
             texts = text_features(model, ids)
-        loss = clip_loss(images, texts.view(config.texts_per_image, images_per_step, -1), model.logit_scale.exp())
+        loss = clip_loss(
+            images,
+            texts.view(config.texts_per_image, images_per_step, -1),
+            model.logit_scale.exp(),
+            torch.from_numpy(data.positives(batch.images, rows)) if config.shared_texts == "positives" else None,
+        )
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
         optimizer.step()
         with torch.no_grad():
