@@ -86,8 +86,9 @@ class TrainConfig:
     seen_pairs: int  #: image-text pairs that the worldwide model sees
     batch_size: int  #: pairs a step, all texts of an image counted
     texts_per_image: int = 1  #: texts drawn for an image each time it is seen; its features serve all of them
-    shared_texts: Literal["negatives", "positives"] = "negatives"  #: what another image's equal text is; see `clip_loss`
+    shared_texts: Literal["negatives", "positives"] = "negatives"  #: see `clip_loss`
     text_tokens: int = 77  #: a longer text is cut to so many tokens when training
+    optimizer: Literal["adamw", "muon"] = "adamw"  #: adamw is the paper's
     lr: float = 4e-4
     beta1: float = 0.9
     beta2: float = 0.98

@@ -10,6 +10,7 @@ import torch
 
 from worldclip.errors import DataError
 from worldclip.storage import replacing
+from worldclip.train.optim import Optimizer
 
 
 @dataclass(kw_only=True)
@@ -23,7 +24,7 @@ class Progress:
     pending: list[float] = field(default_factory=list)  #: losses of the steps since
 
 
-def save_checkpoint(path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
+def save_checkpoint(path: Path, model: torch.nn.Module, optimizer: Optimizer, progress: Progress) -> None:
     """Write weights, optimiser state and progress, whole or not at all.
 
     Raises:
@@ -39,7 +40,7 @@ def save_checkpoint(path: Path, model: torch.nn.Module, optimizer: torch.optim.O
             raise
 
 
-def load_checkpoint(path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, key: str) -> Progress:
+def load_checkpoint(path: Path, model: torch.nn.Module, optimizer: Optimizer, key: str) -> Progress:
     """Load what `save_checkpoint` wrote for the run `key`; where there is nothing, a run begins at step 0.
 
     Raises:
