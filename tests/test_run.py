@@ -178,7 +178,12 @@ def test_the_marker_says_what_was_done(run: Run) -> None:
 
 def test_runs_that_are_compared_share_metadata_and_pairs(run: Run) -> None:
     ran(run)
-    english = replace(run, folder=run.folder / "english", recipe=english_only(run.recipe, 0.5), shared=run.folder)
+    english = replace(
+        run,
+        folder=run.folder / "english",
+        recipe=english_only(run.recipe, 0.5),
+        elsewhere={"metadata": run.folder, "pairs": run.folder},
+    )
     assert ran(english) == ["curate", "tokenizer", "train", "evaluate", "report"]
     assert (english.path("pairs"), english.path("curate")) == (run.folder / "pairs", run.folder / "english/curated")
     assert ran(run) == []

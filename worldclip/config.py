@@ -47,6 +47,8 @@ class CurationConfig:
     t_en: int | None = None  #: English threshold; None derives it from `tail_share`
     tail_share: float = 0.06  #: share of all English matches that fall on tail entries
     rule: Literal["paper"] = "paper"  #: matching rule
+    draw: Literal["uniform", "by_kind"] = "uniform"  #: of an image's texts: each its turn, or each kind
+    seed: int = 0  #: of the offline draw; online draws follow the recipe's seed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +104,11 @@ class TrainConfig:
     color_jitter: float = 0.0  #: strength of random brightness, channel gain and desaturation; 0 is the paper's
     threads: int = 2
     checkpoint_seconds: float = 30.0
+
+    def __post_init__(self) -> None:
+        for name in ("seen_pairs", "batch_size", "texts_per_image", "text_tokens", "threads"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"train.{name}: is {getattr(self, name)}; needs 1 or more.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,7 +25,7 @@ import pyarrow.compute as pc
 from worldclip.config import CurationConfig
 from worldclip.curation import Index, LanguageId, entry_probability, keep_probability, tail_share, tail_threshold
 from worldclip.curation.count import count
-from worldclip.curation.sample import Candidates, id_keys
+from worldclip.curation.sample import Candidates, draw_probability, id_keys
 from worldclip.engines.local import LocalEngine, Task
 from worldclip.errors import ConfigError, MissingData
 from worldclip.languages import metadata_code
@@ -296,7 +296,10 @@ def _sample_shard(
     matched = pc.greater(pc.list_value_length(ids).fill_null(0), 0)
     keep = matched.to_numpy(zero_copy_only=False)
     flat, rows, probability = flat.filter(matched), rows.filter(matched), probability[keep]
-    candidates = candidates_of(table.column("id").to_pylist(), rows.to_numpy(), probability)
+    by_kind = config.draw == "by_kind"
+    kinds = flat.field("kind").dictionary_encode().indices.fill_null(-1).to_numpy()
+    turns = draw_probability(rows.to_numpy(), kinds if by_kind else None)
+    candidates = candidates_of(table.column("id").to_pylist(), rows.to_numpy(), probability, turns if by_kind else None)
     drawn, kept = candidates.draw(np.flatnonzero(np.diff(candidates.offsets)), seed, 0)
     chosen = np.zeros(len(flat), bool)
     chosen[drawn[kept]] = True
@@ -306,6 +309,7 @@ def _sample_shard(
         "text": flat.field("text"),
         "lang": flat.field("lang"),
         "keep_probability": pa.array(probability),
+        "draw_probability": pa.array(turns),
         "kept": pa.array(chosen),
     }
     # What speaks of the image passes through; what is a list as long as its texts would not fit a row a text.
@@ -317,16 +321,19 @@ def _sample_shard(
     write_table(out, validate(pa.table(columns), CURATED, str(out)))
 
 
-def candidates_of(ids: Sequence[str], rows: np.ndarray, probability: np.ndarray) -> Candidates:
+def candidates_of(
+    ids: Sequence[str], rows: np.ndarray, probability: np.ndarray, turns: np.ndarray | None = None
+) -> Candidates:
     """Candidate texts grouped by image.
 
     Args:
         ids: of the images.
         rows: image of each text, ascending.
         probability: keep_probability of each text.
+        turns: draw_probability of each text; None is uniform.
     """
     offsets = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(ids)))]).astype(np.int64)
-    return Candidates(keys=id_keys(ids), offsets=offsets, keep_probability=probability)
+    return Candidates(keys=id_keys(ids), offsets=offsets, keep_probability=probability, draw_probability=turns)
 
 
 def _summary(table: pa.Table, matches: Sequence[Path], curated: Sequence[Path], metadata: Metadata) -> dict[str, Any]:
@@ -344,15 +351,14 @@ def _summary(table: pa.Table, matches: Sequence[Path], curated: Sequence[Path], 
     seen: Counter[str] = Counter()
     with_candidates = 0
     for path in curated:
-        part = read_table(path, ["id", "lang", "keep_probability", "kept"])
+        part = read_table(path, ["id", "lang", "keep_probability", "draw_probability", "kept"])
         if not len(part):
             continue
-        _, image, candidates = np.unique(part.column("id").to_numpy(), return_inverse=True, return_counts=True)
-        with_candidates += len(candidates)
+        with_candidates += len(part.column("id").unique())
         probability = part.column("keep_probability").to_numpy()
         # Fixed-point numbers add up to the same sum in any order and sharding.
         weights = np.rint(probability * _UNIT).astype(np.int64)
-        drawn = np.rint(probability / candidates[image] * _UNIT).astype(np.int64)
+        drawn = np.rint(probability * part.column("draw_probability").to_numpy() * _UNIT).astype(np.int64)
         lang = part.column("lang").to_numpy()
         chosen = part.column("kept").to_numpy()
         for name in np.unique(lang.astype(str)):

@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,7 +92,7 @@ def curate_pairs(run: Run) -> None:
             read_metadata(run.path("metadata")),
             run.path("curate"),
             run.recipe.curation,
-            seed=run.recipe.seed,
+            seed=run.recipe.curation.seed,
             engine=run.engine,
             report=run.reporter.progress,
         )
@@ -148,7 +149,9 @@ def training_data(run: Run, tokenizer: Tokenizer) -> tuple[TrainingData, dict[st
     from worldclip.train.loop import TrainingData
 
     pictures = read_images(sorted(run.path("pairs").glob("images-*.tar")), run.recipe.pairs.image_size)
-    table = pa.concat_tables([read_table(path, ["id", "text", "keep_probability"]) for path in curated_shards(run)])
+    table = pa.concat_tables(
+        [read_table(path, ["id", "text", "keep_probability", "draw_probability"]) for path in curated_shards(run)]
+    )
     image_of = {key: row for row, key in enumerate(pictures.keys)}
     ids = table.column("id").combine_chunks().dictionary_encode()
     names = ids.dictionary.to_pylist()
@@ -162,6 +165,7 @@ def training_data(run: Run, tokenizer: Tokenizer) -> tuple[TrainingData, dict[st
             [name_of.get(row, key) for row, key in enumerate(pictures.keys)],
             image[order],
             table.column("keep_probability").to_numpy()[order],
+            table.column("draw_probability").to_numpy()[order] if run.recipe.curation.draw == "by_kind" else None,
         ),
         token_ids=truncated(encode(tokenizer, texts.dictionary.to_pylist()), run.recipe.train.text_tokens).astype(
             np.int32
@@ -225,7 +229,8 @@ def train_model(run: Run) -> None:
 def english_run(run: Run) -> Run:
     """The run of the English-only model that saw the same English pairs as often, beside `run`."""
     recipe = english_only(run.recipe, run.figures("curate")["english_share"])
-    return dataclasses.replace(run, folder=run.folder / "english", recipe=recipe, shared=run.shared or run.folder)
+    home = {stage: run.home(stage) for stage in ("metadata", "pairs")}
+    return dataclasses.replace(run, folder=run.folder / "english", recipe=recipe, elsewhere=home)
 
 
 def evaluate_model(run: Run) -> None:
@@ -391,9 +396,7 @@ def curate_tables(pairs: Path, metadata: Path, out: Path, run: Run) -> None:
     for shard in shards:
         _check_columns(shard)
     lists = read_metadata(metadata)
-    key = config_hash(
-        run.recipe.curation, run.recipe.seed, lists.hash, [[str(shard), file_digest(shard)] for shard in shards]
-    )
+    key = config_hash(run.recipe.curation, lists.hash, [[str(shard), file_digest(shard)] for shard in shards])
     marker = out / "question.json"
     if marker.exists() and read_json(marker)["key"] != key:
         raise InputError(
@@ -401,7 +404,13 @@ def curate_tables(pairs: Path, metadata: Path, out: Path, run: Run) -> None:
         )
     write_json(marker, {"key": key})
     summary = curate(
-        shards, lists, out, run.recipe.curation, seed=run.recipe.seed, engine=run.engine, report=run.reporter.progress
+        shards,
+        lists,
+        out,
+        run.recipe.curation,
+        seed=run.recipe.curation.seed,
+        engine=run.engine,
+        report=run.reporter.progress,
     )
     run.reporter.line(f"kept {summary['kept']:,} of {summary['texts']:,} texts, {summary['images']:,} images: {out}")
 
@@ -426,38 +435,40 @@ def ablate(run: Run, seeds: int) -> list[dict[str, Any]]:
     curate_pairs(run)
     t_en = next(row["t"] for row in read_json(run.path("curate") / "summary.json")["languages"] if row["lang"] == "en")
     share = run.figures("curate")["english_share"]
+    home = {stage: run.home(stage) for stage in ("metadata", "pairs")}
     rows = []
     for row in ABLATION_ROWS:
-        scores: dict[str, list[float]] = {
-            "English": [],
-            "other languages": [],
-            "stamps English": [],
-            "stamps others": [],
-        }
+        recipe = english_only(run.recipe, share) if row == 1 else run.recipe
+        folder = run.folder / "ablation" / f"row{row}"
+        curated = dataclasses.replace(run, folder=folder, recipe=with_curation_row(recipe, row, t_en), elsewhere=home)
+        run.reporter.line(f"ablation row {row}")
+        curate_pairs(curated)
+        build_tokenizer(curated)
+        found = []
         for seed in range(seeds):
-            recipe = dataclasses.replace(run.recipe, seed=seed)
-            recipe = english_only(recipe, share) if row == 1 else recipe
-            recipe = with_curation_row(recipe, row, t_en)
             each = dataclasses.replace(
-                run,
-                folder=run.folder / "ablation" / f"row{row}-seed{seed}",
-                recipe=recipe,
-                shared=run.shared or run.folder,
+                curated,
+                folder=folder / f"seed{seed}",
+                recipe=dataclasses.replace(curated.recipe, seed=seed),
+                elsewhere=home | {"curate": folder, "tokenizer": folder},
             )
-            run.reporter.line(f"ablation row {row}, seed {seed}")
-            for stage in (curate_pairs, build_tokenizer, train_model, evaluate_model):
-                stage(each)
-            found = each.figures("evaluate")
-            for name, part in (("", "heldout_emoji"), ("stamps ", "stamps")):
-                if part in found:
-                    tops = {lang: record["top1"] for lang, record in found[part]["languages"].items()}
-                    scores[f"{name}English" if name else "English"].append(100 * tops.pop("en"))
-                    scores["stamps others" if name else "other languages"].append(
-                        100 * float(np.mean(list(tops.values())))
-                    )
-        rows.append({"row": row, **{name: _mean_interval(values) for name, values in scores.items() if values}})
+            train_model(each)
+            evaluate_model(each)
+            found.append(_english_and_others(each.figures("evaluate")))
+        rows.append({"row": row, **{name: _mean_interval([each[name] for each in found]) for name in found[0]}})
     write_json(run.folder / "ablation.json", rows)
     return rows
+
+
+def _english_and_others(found: Mapping[str, Any]) -> dict[str, float]:
+    """Top-1 in percent of English and of the mean over all other languages, on drawings and on stamps."""
+    scores = {}
+    for name, part in (("drawings", "heldout_emoji"), ("stamps", "stamps")):
+        tops = {lang: 100 * record["top1"] for lang, record in found.get(part, {"languages": {}})["languages"].items()}
+        if "en" in tops:
+            scores[f"{name}, English"] = tops.pop("en")
+            scores[f"{name}, others"] = float(np.mean(list(tops.values())))
+    return scores
 
 
 def _mean_interval(values: list[float]) -> str:

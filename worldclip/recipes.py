@@ -31,7 +31,7 @@ def quickstart() -> Recipe:
         name="quickstart",
         metadata=MetadataConfig(),
         pairs=PairsConfig(languages=QUICKSTART_LANGUAGES),
-        curation=CurationConfig(),
+        curation=CurationConfig(draw="by_kind"),
         tokenizer=TokenizerConfig(vocab_size=40_000),
         model=ModelConfig(
             vision=TowerConfig(layers=3, width=192, heads=3, mlp_ratio=2.0),
@@ -41,15 +41,15 @@ def quickstart() -> Recipe:
             patch_size=8,
         ),
         train=TrainConfig(
-            seen_pairs=2_600_000,
-            batch_size=1_536,
-            texts_per_image=6,
+            seen_pairs=2_150_000,
+            batch_size=1_024,
+            texts_per_image=4,
             shared_texts="positives",
             text_tokens=12,
             optimizer="muon",
             lr=3e-3,
             warmup_steps=100,
-            crop_scale=0.8,
+            crop_scale=0.75,
             color_jitter=0.15,
         ),
     )
@@ -68,13 +68,18 @@ ABLATION_ROWS = {
 def with_curation_row(recipe: Recipe, row: int, t_en: int | None) -> Recipe:
     """`recipe` with the curation of one row of the paper's ablation, and the same `t_en` in all of them."""
     curation = dataclasses.replace(
-        ABLATION_ROWS[row], t_en=t_en, tail_share=recipe.curation.tail_share, rule=recipe.curation.rule
+        ABLATION_ROWS[row],
+        t_en=t_en,
+        tail_share=recipe.curation.tail_share,
+        draw=recipe.curation.draw,
+        rule=recipe.curation.rule,
+        seed=recipe.curation.seed,
     )
     return dataclasses.replace(recipe, name=f"{recipe.name}-row{row}", curation=curation)
 
 
 def english_only(recipe: Recipe, english_share: float) -> Recipe:
-    """The English model of the same English exposures: row 1, the same steps, batch and pairs times the English share."""
+    """The English model of the same English exposures: row 1, as many steps, batch times the English share."""
     train = dataclasses.replace(
         recipe.train,
         seen_pairs=max(1, round(recipe.train.seen_pairs * english_share)),

@@ -14,9 +14,9 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -57,8 +57,8 @@ class Reporter(Protocol):
 class Run:
     """One recipe in one folder.
 
-    `shared` is the folder whose metadata and pairs are used, when it is another run's: runs that are compared are
-    made from the same ones.
+    `elsewhere` tells the folder of the run that a stage belongs to, when it is another one: runs that are compared
+    share what is the same in them.
     """
 
     folder: Path
@@ -66,12 +66,15 @@ class Run:
     cache: Cache
     engine: LocalEngine
     reporter: Reporter
-    shared: Path | None = None
+    elsewhere: Mapping[str, Path] = field(default_factory=dict)
+
+    def home(self, stage: str) -> Path:
+        """The folder of the run that a stage belongs to."""
+        return self.elsewhere.get(stage, self.folder)
 
     def path(self, stage: str) -> Path:
         """The folder that a stage writes to."""
-        base = self.shared if self.shared and stage in ("metadata", "pairs") else self.folder
-        return base / FOLDERS[stage]
+        return self.home(stage) / FOLDERS[stage]
 
     def key(self, stage: str) -> str:
         """What a stage's result depends on: its part of the recipe and all that comes before it."""
@@ -85,7 +88,7 @@ class Run:
         if stage in before:
             return config_hash(stage, *before[stage])
         if stage == "curate":
-            return config_hash(stage, self.key("metadata"), self.key("pairs"), recipe.curation, recipe.seed)
+            return config_hash(stage, self.key("metadata"), self.key("pairs"), recipe.curation)
         if stage == "tokenizer":
             return config_hash(stage, self.key("curate"), recipe.tokenizer)
         if stage == "train":
@@ -94,8 +97,7 @@ class Run:
 
     def marker(self, stage: str) -> Path:
         """The file that tells that a stage is finished."""
-        base = self.shared if self.shared and stage in ("metadata", "pairs") else self.folder
-        return base / "stages" / f"{stage}.json"
+        return self.home(stage) / "stages" / f"{stage}.json"
 
     def figures(self, stage: str) -> dict[str, Any]:
         """What a finished stage reported.

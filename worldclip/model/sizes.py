@@ -9,6 +9,7 @@ import torch
 from safetensors import SafetensorError
 from tokenizers import Tokenizer
 from transformers import MetaClip2Config, MetaClip2Model
+from transformers.utils import logging as transformers_logging
 
 from worldclip.config import ModelConfig, TowerConfig
 from worldclip.errors import StorageError
@@ -95,10 +96,15 @@ def save_model(model: MetaClip2Model, tokenizer: Tokenizer, folder: Path) -> Non
     Raises:
         StorageError: the disk refused.
     """
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
     try:
         model.save_pretrained(folder)
     except (OSError, SafetensorError) as error:
         raise StorageError(f"{folder}: the model could not be written ({error}). Free space and run again.") from error
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
     context_length = model.config.text_config.max_position_embeddings
     plain = Tokenizer.from_str(tokenizer.to_str())
     plain.no_truncation()  # transformers truncates and pads by itself and would meet ours as state left behind.
