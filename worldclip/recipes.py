@@ -67,13 +67,9 @@ ABLATION_ROWS = {
 
 def with_curation_row(recipe: Recipe, row: int, t_en: int | None) -> Recipe:
     """`recipe` with the curation of one row of the paper's ablation, and the same `t_en` in all of them."""
+    of_row = ABLATION_ROWS[row]
     curation = dataclasses.replace(
-        ABLATION_ROWS[row],
-        t_en=t_en,
-        tail_share=recipe.curation.tail_share,
-        draw=recipe.curation.draw,
-        rule=recipe.curation.rule,
-        seed=recipe.curation.seed,
+        recipe.curation, texts=of_row.texts, metadata=of_row.metadata, thresholds=of_row.thresholds, t_en=t_en
     )
     return dataclasses.replace(recipe, name=f"{recipe.name}-row{row}", curation=curation)
 

@@ -28,7 +28,7 @@ from worldclip.curate import ENGLISH, MERGED, curate, entry_lists, read_counts
 from worldclip.curation import entry_probability, keep_probability, tail_share, tail_threshold
 from worldclip.curation.count import count
 from worldclip.curation.lid import packaged_model
-from worldclip.curation.sample import Candidates, id_keys, uniform
+from worldclip.curation.sample import Candidates, draw_probability, id_keys, uniform
 from worldclip.engines import LocalEngine
 from worldclip.errors import ConfigError, MissingData, ShardsFailed
 from worldclip.languages import metadata_code
@@ -545,7 +545,8 @@ def test_odd_rows_are_counted_not_fatal(tmp_path: Path) -> None:
     (path,) = folder.glob("curated-*.parquet")
     table = read_table(path)
     assert table.column("id").to_pylist() == ["good", "good", "null text", "null struct", "null kind"]
-    assert table.schema.names == ["id", "kind", "text", "lang", "keep_probability", "kept"]
+    columns = ["id", "kind", "text", "lang", "keep_probability", "draw_probability", "kept"]
+    assert table.schema.names == columns
     assert table.column("lang").to_pylist() == ["en"] * 5
     (path,) = folder.glob("matches-*.parquet")
     assert read_table(path).schema.field("texts").type == MATCHES.field("texts").type
@@ -604,3 +605,28 @@ def test_merged_lists_keep_each_entry_once(tmp_path: Path) -> None:
     assert {name: each.to_pylist() for name, each in lists.items()} == {MERGED: ["mit", "Hund", "dog"]}
     assert list(entry_lists(Metadata(entries=entries, hash="0"), CurationConfig(metadata="english"))) == [ENGLISH]
     assert set(entry_lists(Metadata(entries=entries, hash="0"), CurationConfig())) == {"de", "en"}
+
+
+def test_each_kind_gets_one_turn_shared_by_its_texts() -> None:
+    image = np.array([0, 0, 0, 1, 2, 2])
+    kind = np.array([0, 1, 1, 1, 0, 1])
+    assert draw_probability(image, kind).tolist() == [0.5, 0.25, 0.25, 1.0, 0.5, 0.5]
+    assert draw_probability(image, None).tolist() == [1 / 3] * 3 + [1.0, 0.5, 0.5]
+
+
+def test_draws_follow_their_probability() -> None:
+    images = 20_000
+    turns = np.tile([0.5, 0.25, 0.25], images)
+    candidates = Candidates(
+        keys=id_keys(map(str, range(images))),
+        offsets=np.arange(0, 3 * images + 1, 3),
+        keep_probability=np.tile([0.5, 1.0, 1.0], images),
+        draw_probability=turns,
+    )
+    texts, kept = candidates.draw(np.arange(images), 0, 0)
+    share = np.bincount(texts % 3, minlength=3) / images
+    assert np.allclose(share, [0.5, 0.25, 0.25], atol=0.015)
+    first = np.bincount(texts[kept] % 3, minlength=3) / kept.sum()
+    more = np.bincount(candidates.draw_more(np.arange(images), 0, 0, 1) % 3, minlength=3) / images
+    assert np.allclose(first, 1 / 3, atol=0.015)  # drawn x kept: 0.25 each
+    assert np.allclose(more, 1 / 3, atol=0.015)
