@@ -17,6 +17,8 @@ from worldclip.errors import ConfigError, DataError
 
 #: As XLM-V and XLM-R number them, and as SentencePiece spells them.
 START, PAD, END, UNKNOWN = 0, 1, 2, 3
+BATCH = 4096  #: texts encoded at a time
+
 SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>")
 
 
@@ -90,8 +92,11 @@ def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> np.ndarray:
     """Token ids, int64 [n, context_length]."""
     tokenizer.encode_special_tokens = True  # A literal "</s>" is text; tokenizer.json does not hold this setting.
     length = (tokenizer.truncation or {})["max_length"]
-    ids = [encoding.ids for encoding in tokenizer.encode_batch(list(texts))]
-    return np.array(ids, np.int64).reshape(len(ids), length)
+    ids = np.empty((len(texts), length), np.int64)
+    for start in range(0, len(texts), BATCH):  # An encoding holds far more than its ids: a few at a time.
+        encoded = tokenizer.encode_batch(list(texts[start : start + BATCH]))
+        ids[start : start + len(encoded)] = [encoding.ids for encoding in encoded]
+    return ids
 
 
 def truncated(ids: np.ndarray, length: int) -> np.ndarray:
