@@ -43,7 +43,7 @@ def run(texts: int) -> Iterator[dict[str, Any]]:
     """
     cache = Cache(cache_folder())
     with tempfile.TemporaryDirectory() as folder:
-        lists = starter.build(cache, Path(folder), languages=LANGUAGES).entries
+        lists = starter.build(cache, Path(folder), languages=LANGUAGES, report=lambda _: None).entries
     for lang in LANGUAGES:
         entries = lists[lang].to_pylist()
         captions = _texts(cache, lang, texts)
