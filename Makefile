@@ -20,7 +20,7 @@ lint: $(VENV)/.installed-dev  ## style, types, floors of the house
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-bench: $(VENV)/.installed-dev  ## timed cases beside their peers, answers checked
+bench: $(VENV)/.installed-dev fetch  ## timed cases beside their peers, answers checked
 	$(BIN)/python -m bench $(BENCH_ARGS)
 
 fetch: $(VENV)/.installed
