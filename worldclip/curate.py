@@ -1,6 +1,6 @@
 """Algorithm 1 over shards of pairs, on an engine: match -> count -> thresholds -> sample.
 
-    <folder>/index/<list>/            the entries of each list, ready to be matched
+    <folder>/index/<list>             the entries of each list, ready to be matched
     <folder>/matches-*.parquet        stage 1: language and matched concepts of each text
     <folder>/counts-*.npz             stage 1: matches of each entry, one int64 vector a list
     <folder>/thresholds.parquet       stage 2, with the figures of each language
@@ -26,7 +26,7 @@ from worldclip.config import CurationConfig
 from worldclip.curation import Index, LanguageId, entry_probability, keep_probability, tail_share, tail_threshold
 from worldclip.curation.count import count
 from worldclip.curation.sample import Candidates, draw_probability, id_keys
-from worldclip.engines.local import LocalEngine, Task
+from worldclip.engines import Engine, Task
 from worldclip.errors import ConfigError, MissingData
 from worldclip.languages import metadata_code
 from worldclip.metadata.entries import Metadata
@@ -62,7 +62,7 @@ def curate(
     config: CurationConfig,
     *,
     seed: int,
-    engine: LocalEngine,
+    engine: Engine,
     report: Report | None = None,
 ) -> dict[str, Any]:
     """Run Algorithm 1 and return the summary that is also written.
@@ -93,9 +93,7 @@ def curate(
     run(
         "index",
         [
-            Task(
-                name=name, function=_build_index, arguments=(entries, index / name), output=index / name / "header.json"
-            )
+            Task(name=name, function=_build_index, arguments=(entries, index / name), output=index / name)
             for name, entries in lists.items()
         ],
     )
