@@ -22,7 +22,7 @@ from typing import Any, Protocol
 
 from worldclip import __version__
 from worldclip.config import Recipe, config_hash
-from worldclip.engines.local import LocalEngine
+from worldclip.engines import Engine
 from worldclip.errors import InputError, MissingData
 from worldclip.packages import Cache
 from worldclip.storage import read_json, sweep, write_json
@@ -64,7 +64,7 @@ class Run:
     folder: Path
     recipe: Recipe
     cache: Cache
-    engine: LocalEngine
+    engine: Engine
     reporter: Reporter
     elsewhere: Mapping[str, Path] = field(default_factory=dict)
 

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 from worldclip.engines import LocalEngine, Task
+from worldclip.engines.ray import ray_engine
 from worldclip.errors import DataError
 from worldclip.storage import TEMPORARY, replacing, write_bytes, write_json
 
@@ -27,6 +28,10 @@ def leave_mark(marks: Path, name: str) -> int:
 def digest_shard(output: Path, marks: Path, shard: int) -> None:
     leave_mark(marks, output.name)
     write_bytes(output, b"".join(hashlib.sha256(f"{shard}/{row}".encode()).digest() for row in range(200)))
+
+
+def bytes_of(output: Path) -> None:
+    write_bytes(output, output.name.encode())
 
 
 def fail_below(output: Path, marks: Path, shard: int, tries: int) -> None:
@@ -67,6 +72,8 @@ def killed_after(output: Path, marks: Path) -> None:
 
 def slow(output: Path, marks: Path, shard: int, seconds: float) -> None:
     leave_mark(marks, output.name)
+    (output.parent / "pids").mkdir(exist_ok=True)
+    (output.parent / "pids" / str(os.getpid())).touch()
     with replacing(output) as temporary:
         temporary.write_bytes(b"half")
         time.sleep(seconds)
@@ -104,10 +111,28 @@ def temporaries(folder: Path) -> list[Path]:
     return sorted(folder.rglob(f"*{TEMPORARY}"))
 
 
+def descendants(pid: int) -> set[int]:
+    """Process ids below `pid` (Linux)."""
+    below: set[int] = set()
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if int(fields[1]) == pid:
+                below |= {int(folder.name)} | descendants(int(folder.name))
+    return below
+
+
 if __name__ == "__main__":  # the driver that the test kills
     where, workers, pause = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
 
     def tell(done: int, all_tasks: int) -> None:
         print(json.dumps([done, all_tasks]), flush=True)  # noqa: T201
 
-    LocalEngine(workers=workers).run(slow_tasks(where, pause), tell)
+    if sys.argv[4]:
+        with ray_engine(sys.argv[4], workers=workers, tell=lambda _: None) as engine:
+            engine.run(slow_tasks(where, pause), tell)
+    else:
+        LocalEngine(workers=workers).run(slow_tasks(where, pause), tell)

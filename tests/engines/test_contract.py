@@ -1,4 +1,8 @@
-"""The engine's contract, over every way of running: the same bytes, whatever fails or is killed."""
+"""The engine's contract, over every way of running: the same bytes, whatever fails or is killed.
+
+`test_ray.py` runs this file once more in a network namespace of its own, over the Ray cluster that WORLDCLIP_TEST_RAY
+names.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +22,31 @@ sys.path.insert(0, str(Path(__file__).parent))  # workers, too, must find the mo
 
 import engine_tasks as work
 
-from worldclip.engines import LocalEngine, Task
+from worldclip.engines import Engine, LocalEngine, Task
+from worldclip.engines.ray import RayEngine, ray_engine
 from worldclip.errors import ConfigError, ShardsFailed
 from worldclip.storage import TEMPORARY, read_json
 
-ALL = pytest.mark.parametrize("workers", [0, 1, 2])
-POOLS = pytest.mark.parametrize("workers", [1, 2])
+RAY = os.environ.get("WORLDCLIP_TEST_RAY", "")
+ALL = pytest.mark.parametrize("workers", [2] if RAY else [0, 1, 2])
+POOLS = pytest.mark.parametrize("workers", [2] if RAY else [1, 2])
+LOCAL = pytest.mark.skipif(bool(RAY), reason="of the local engine alone")
 DRIVER = str(Path(__file__).parent / "engine_tasks.py")
 #: A driver in a process of its own finds what this process finds, from whatever folder.
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(str(Path(path).resolve()) for path in sys.path)}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _cluster() -> Iterator[None]:
+    if not RAY:
+        yield
+        return
+    with ray_engine(RAY, tell=print):
+        yield
+
+
+def engine(workers: int, tries: int = 3) -> Engine:
+    return RayEngine(workers=workers, tries=tries) if RAY else LocalEngine(workers=workers, tries=tries)
 
 
 def task(folder: Path, name: str, function: Callable[..., None], *more: Any) -> Task:
@@ -51,7 +71,7 @@ def test_same_bytes_each_task_once_in_any_order(tmp_path: Path, workers: int) ->
     shuffled = digests(tmp_path / "found")
     random.Random(workers).shuffle(shuffled)
     told: list[tuple[int, int]] = []
-    LocalEngine(workers=workers).run(shuffled, lambda done, total: told.append((done, total)))
+    engine(workers).run(shuffled, lambda done, total: told.append((done, total)))
     assert contents(tmp_path / "found") == contents(tmp_path / "expected")
     assert begun(tmp_path / "found") == {f"shard-{n}": 1 for n in range(7)}
     assert told == [(n, 7) for n in range(8)]
@@ -61,11 +81,11 @@ def test_same_bytes_each_task_once_in_any_order(tmp_path: Path, workers: int) ->
 def test_what_is_done_is_not_done_again(tmp_path: Path, workers: int) -> None:
     LocalEngine(workers=0).run(digests(tmp_path)[:4])
     told: list[tuple[int, int]] = []
-    LocalEngine(workers=workers).run(digests(tmp_path), lambda done, total: told.append((done, total)))
+    engine(workers).run(digests(tmp_path), lambda done, total: told.append((done, total)))
     assert begun(tmp_path) == {f"shard-{n}": 1 for n in range(7)}
     assert (told[0], told[-1]) == ((4, 7), (7, 7))
     before = {name: (tmp_path / name).stat().st_mtime_ns for name in contents(tmp_path)}
-    LocalEngine(workers=workers).run(digests(tmp_path))
+    engine(workers).run(digests(tmp_path))
     assert before == {name: (tmp_path / name).stat().st_mtime_ns for name in contents(tmp_path)}
 
 
@@ -80,7 +100,7 @@ def test_failing_tasks_are_tried_then_set_aside_and_named(tmp_path: Path, worker
         *digests(tmp_path, 3),
     ]
     with pytest.raises(ShardsFailed) as caught:
-        LocalEngine(workers=workers).run(tasks)
+        engine(workers).run(tasks)
     failures = caught.value.failures
     assert sorted(failures) == ["always-ill", "bad-row", "silent"]
     assert failures["always-ill"].startswith("ValueError: the shard is ill (engine_tasks.py:")
@@ -89,9 +109,7 @@ def test_failing_tasks_are_tried_then_set_aside_and_named(tmp_path: Path, worker
     assert begun(tmp_path) == {"passing-ill": 3, "always-ill": 3, "shard-0": 1, "shard-1": 1, "shard-2": 1}
     assert sorted(contents(tmp_path)) == ["passing-ill", "shard-0", "shard-1", "shard-2"]
     # Once mended, the same command redoes only what had failed.
-    LocalEngine(workers=workers).run(
-        [task(tmp_path, "always-ill", work.fail_below, marks, 2, 1), *digests(tmp_path, 3)]
-    )
+    engine(workers).run([task(tmp_path, "always-ill", work.fail_below, marks, 2, 1), *digests(tmp_path, 3)])
     assert begun(tmp_path) == {"passing-ill": 3, "always-ill": 4, "shard-0": 1, "shard-1": 1, "shard-2": 1}
 
 
@@ -106,7 +124,7 @@ def test_killed_worker_is_replaced_and_only_its_task_is_charged(tmp_path: Path, 
         *digests(tmp_path, 3),
     ]
     with pytest.raises(ShardsFailed) as caught:
-        LocalEngine(workers=workers, tries=2).run(tasks)
+        engine(workers, tries=2).run(tasks)
     assert sorted(caught.value.failures) == ["always-dies", "leaves"]
     assert "SIGKILL" in caught.value.failures["always-dies"]
     assert "exit code 5" in caught.value.failures["leaves"]
@@ -115,20 +133,6 @@ def test_killed_worker_is_replaced_and_only_its_task_is_charged(tmp_path: Path, 
     assert contents(tmp_path).keys() == expected.keys() - {"always-dies"}
     assert contents(tmp_path)["dies-once"] == b"1"
     assert work.temporaries(tmp_path) == []
-
-
-def descendants(pid: int) -> set[int]:
-    """Process ids below `pid` (Linux)."""
-    below: set[int] = set()
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            try:
-                fields = (folder / "stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            if int(fields[1]) == pid:
-                below |= {int(folder.name)} | descendants(int(folder.name))
-    return below
 
 
 def running(pids: set[int]) -> set[int]:
@@ -155,7 +159,7 @@ LINUX = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @POOLS
 @pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGINT])
 def test_killed_driver_leaves_no_process_and_resumes(tmp_path: Path, workers: int, blow: signal.Signals) -> None:
-    command = [sys.executable, DRIVER, str(tmp_path), str(workers), "0.3"]
+    command = [sys.executable, DRIVER, str(tmp_path), str(workers), "0.3", RAY]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
     ) as driver:
@@ -163,23 +167,24 @@ def test_killed_driver_leaves_no_process_and_resumes(tmp_path: Path, workers: in
         while driver.stdout.readline() != "[1, 6]\n":
             assert driver.poll() is None
         time.sleep(0.1)
-        family = descendants(driver.pid)
+        family = work.descendants(driver.pid) | {int(path.name) for path in (tmp_path / "pids").iterdir()}
         assert len(family) >= workers
         driver.send_signal(blow)
         driver.wait(timeout=5)
-    assert wait_until(lambda: not running(family), 2)
+    assert wait_until(lambda: not running(family), 10 if RAY else 2)
     if blow == signal.SIGINT:  # it had the time to clean up
         assert work.temporaries(tmp_path) == []
     assert 1 <= len([name for name in contents(tmp_path) if name.endswith(".out")]) < 6
 
     finished = {name: data for name, data in contents(tmp_path).items() if not name.endswith(TEMPORARY)}
     once = {name: begun(tmp_path)[name] for name in finished}
-    LocalEngine(workers=workers).run(work.slow_tasks(tmp_path, 0.0))
+    engine(workers).run(work.slow_tasks(tmp_path, 0.0))
     assert contents(tmp_path) == {f"{n}.out": str(n).encode() for n in range(6)}
     assert {name: begun(tmp_path)[name] for name in finished} == once == dict.fromkeys(finished, 1)
 
 
 @LINUX
+@LOCAL
 def test_worker_stuck_in_native_code_dies_with_its_driver(tmp_path: Path) -> None:
     code = f"""
 from pathlib import Path
@@ -190,7 +195,7 @@ LocalEngine(workers=1).run([Task(name="stuck", function=engine_tasks.stuck, argu
 """
     with subprocess.Popen([sys.executable, "-c", code], env=ENVIRONMENT) as driver:
         assert wait_until((tmp_path / "marks" / "out").exists, 10)
-        family = descendants(driver.pid)
+        family = work.descendants(driver.pid)
         driver.kill()
     assert family
     assert wait_until(lambda: not running(family), 2)
@@ -199,10 +204,11 @@ LocalEngine(workers=1).run([Task(name="stuck", function=engine_tasks.stuck, argu
 @ALL
 def test_stale_temporaries_are_swept_at_the_start(tmp_path: Path, workers: int) -> None:
     (tmp_path / f"shard-0.1234{TEMPORARY}").write_bytes(b"half")
-    LocalEngine(workers=workers).run(digests(tmp_path, 1))
+    engine(workers).run(digests(tmp_path, 1))
     assert sorted(contents(tmp_path)) == ["shard-0"]
 
 
+@LOCAL
 def test_interrupted_serial_run_leaves_nothing_half_written(tmp_path: Path) -> None:
     def interrupt(done: int, total: int) -> None:
         if done == 2:
@@ -215,7 +221,7 @@ def test_interrupted_serial_run_leaves_nothing_half_written(tmp_path: Path) -> N
 
 @ALL
 def test_where_and_with_how_many_threads(tmp_path: Path, workers: int) -> None:
-    LocalEngine(workers=workers).run([task(tmp_path, "process", work.describe_process)])
+    engine(workers).run([task(tmp_path, "process", work.describe_process)])
     found = read_json(tmp_path / "process")
     assert (found["pid"] == os.getpid()) == (workers == 0)
     if workers:
@@ -225,10 +231,11 @@ def test_where_and_with_how_many_threads(tmp_path: Path, workers: int) -> None:
 @ALL
 def test_no_tasks(workers: int) -> None:
     told: list[tuple[int, int]] = []
-    LocalEngine(workers=workers).run([], lambda done, total: told.append((done, total)))
+    engine(workers).run([], lambda done, total: told.append((done, total)))
     assert told == [(0, 0)]
 
 
+@LOCAL
 def test_settings_and_clashes_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="workers: found -1"):
         LocalEngine(workers=-1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from worldclip.engines.local import LocalEngine, Task
+from worldclip.engines.contract import Engine, Task
+from worldclip.engines.local import LocalEngine
 
-__all__ = ["LocalEngine", "Task"]
+__all__ = ["Engine", "LocalEngine", "Task"]

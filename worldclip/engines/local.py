@@ -17,48 +17,18 @@ import pickle
 import signal
 import sys
 import threading
-import traceback
-from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from pathlib import Path
-from typing import Any
 
-from worldclip.errors import ConfigError, ShardsFailed, WorldclipError
-
-# storage is imported where it is used: it brings pyarrow and NumPy, and a worker must set its threads before those.
-
-#: Every worker is one thread of work; libraries that would start one thread a core are told so before they load.
-ONE_THREAD = {
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "VECLIB_MAXIMUM_THREADS": "1",
-    "NUMBA_NUM_THREADS": "1",
-    "RAYON_NUM_THREADS": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-}
+from worldclip.engines.contract import ONE_THREAD, Ledger, Task, attempt, check_tries, ledger_of
+from worldclip.errors import ConfigError
 
 #: Seconds a worker whose pipe has ended gets to end by itself before it is killed.
 PATIENCE = 5.0
 
 PR_SET_PDEATHSIG = 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class Task:
-    """One shard's work: `function(*arguments)` writes `output` atomically.
-
-    `function` is module-level and `arguments` can be pickled, as both travel to another process. `name` is what an
-    error calls the task; names and outputs are unique within a run.
-    """
-
-    name: str
-    function: Callable[..., None]
-    arguments: tuple[Any, ...]
-    output: Path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,8 +48,7 @@ class LocalEngine:
     def __post_init__(self) -> None:
         if self.workers < 0:
             raise ConfigError(f"workers: found {self.workers}; allowed are 0 (this process) and above.")
-        if self.tries < 1:
-            raise ConfigError(f"tries: found {self.tries}; allowed are 1 and above.")
+        check_tries(self.tries)
 
     def run(self, tasks: Sequence[Task], progress: Callable[[int, int], None] | None = None) -> None:
         """Do every task whose output is not there yet; return when all outputs are.
@@ -91,68 +60,20 @@ class LocalEngine:
             ShardsFailed: some tasks failed every try; all others are done.
             ConfigError: two tasks share a name or an output.
         """
-        from worldclip.storage import sweep  # noqa: PLC0415
-
-        ledger = _Ledger(tasks, self.tries, progress)
-        folders = sorted({task.output.parent for task in tasks})
-        for folder in folders:
-            sweep(folder)
-        try:
+        with ledger_of(tasks, self.tries, progress) as ledger:
             if self.workers:
                 _run_in_pool(ledger, self.workers)
             else:
                 _run_here(ledger)
-        finally:
-            # No worker is left by now; those that were killed could not remove what they had begun.
-            for folder in folders:
-                sweep(folder)
-        if ledger.failures:
-            raise ShardsFailed(ledger.failures)
 
 
-class _Ledger:
-    """What is still to do, how often each task failed, and which ones were given up."""
-
-    def __init__(self, tasks: Sequence[Task], tries: int, progress: Callable[[int, int], None] | None) -> None:
-        for what, values in (("name", [task.name for task in tasks]), ("output", [str(task.output) for task in tasks])):
-            repeated = sorted(value for value, count in Counter(values).items() if count > 1)
-            if repeated:
-                raise ConfigError(f"tasks: each needs its own {what}; found more than once: {', '.join(repeated[:5])}.")
-        self.todo = deque(task for task in tasks if not task.output.exists())
-        self.failures: dict[str, str] = {}
-        self._tries = tries
-        self._failed: Counter[str] = Counter()
-        self._all = len(tasks)
-        self._done = len(tasks) - len(self.todo)
-        self._progress = progress
-        self._report()
-
-    def settle(self, task: Task, error: str | None) -> None:
-        """Book one try. A task that failed goes to the end of the queue: what ailed it may have passed by then."""
-        if error is None and not task.output.exists():
-            error = f"it ended without writing {task.output}"
-        if error is None:
-            self._done += 1
-            self._report()
-            return
-        self._failed[task.name] += 1
-        if self._failed[task.name] < self._tries:
-            self.todo.append(task)
-        else:
-            self.failures[task.name] = error
-
-    def _report(self) -> None:
-        if self._progress:
-            self._progress(self._done, self._all)
-
-
-def _run_here(ledger: _Ledger) -> None:
+def _run_here(ledger: Ledger) -> None:
     while ledger.todo:
         task = ledger.todo.popleft()
-        ledger.settle(task, _try(task.function, task.arguments))
+        ledger.settle(task, attempt(task.function, task.arguments))
 
 
-def _run_in_pool(ledger: _Ledger, limit: int) -> None:
+def _run_in_pool(ledger: Ledger, limit: int) -> None:
     idle: list[_Worker] = []
     busy: dict[Connection, tuple[_Worker, Task]] = {}
     try:
@@ -217,19 +138,6 @@ class _Worker:
         return f"its worker process was killed by {name}{memory}"
 
 
-def _try(function: Callable[..., None], arguments: tuple[Any, ...]) -> str | None:
-    """Call the function; return its error as one line of text, as not every exception survives a pipe."""
-    try:
-        function(*arguments)
-    except WorldclipError as error:
-        return str(error)
-    except Exception as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})"
-        return f"{type(error).__name__}: {error}{place}"
-    return None
-
-
 def _work(pipe: Connection) -> None:
     """A worker's life: do what comes through the pipe until the pipe ends."""
     os.environ.update(ONE_THREAD)
@@ -240,7 +148,7 @@ def _work(pipe: Connection) -> None:
             message = pipe.recv_bytes()
         except EOFError:
             return
-        pipe.send(_try(_unpack_and_call, (message,)))
+        pipe.send(attempt(_unpack_and_call, (message,)))
 
 
 def _unpack_and_call(message: bytes) -> None:
