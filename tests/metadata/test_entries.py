@@ -76,7 +76,7 @@ def test_a_cap_counts_what_an_earlier_source_already_had() -> None:
 
 
 def test_unknown_source() -> None:
-    with pytest.raises(DataError, match="'x' is not known; allowed: w, u, b, t"):
+    with pytest.raises(DataError, match="'x' is not known; allowed: w, u, b, t, c"):
         entry_list([("x", [])], Caps())
 
 

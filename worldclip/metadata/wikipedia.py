@@ -1,0 +1,254 @@
+"""Article text of Wikipedia, a stream from any of the forms in which it is published.
+
+`pages-articles` XML (plain, gz, bz2 also of several streams), CirrusSearch content dumps (JSON lines, gz: text without
+markup) and the Parquet files of the hub's `wikimedia/wikipedia`. One article is in memory at a time. What is no
+article (redirects, other namespaces, pages too long) is counted; a file that is broken is an error that names it, as
+its counts would silently be those of another corpus.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from xml.parsers import expat
+
+import mwparserfromhell
+import pyarrow as pa
+import pyarrow.parquet as pq
+from mwparserfromhell.nodes import ExternalLink, Heading, HTMLEntity, Tag, Text, Wikilink
+from mwparserfromhell.wikicode import Wikicode
+
+from worldclip.errors import DataError, MissingData
+from worldclip.metadata.reading import opened
+
+Articles = Iterator[tuple[str, str]]
+
+#: Characters; MediaWiki allows 2 MiB a page.
+LONGEST_PAGE = 4_000_000
+
+_CHUNK = 1 << 16
+
+#: Elements whose content is no prose.
+_NO_PROSE = frozenset({
+    "ref", "table", "gallery", "math", "chem", "score", "timeline", "syntaxhighlight", "source", "imagemap", "hiero",
+    "graph", "mapframe", "templatedata", "references", "style", "script", "pre", "code", "noinclude",
+})  # fmt: skip
+_DIVIDING = frozenset(["br", "hr", "p", "div", "li", "dd", "dt", "td", "th", "tr", "blockquote"])
+#: Links to files and categories, whose words are no part of the sentence, and to other languages' articles.
+_DEFAULT_PREFIXES = frozenset({"file", "image", "category", "media"})
+_LANGUAGE_LINK = re.compile(r"[a-z]{2,3}(-[a-z]{2,10}){0,2}|simple")
+_SWITCH = re.compile(r"__[A-Z]{3,}__")
+_BLANKS = re.compile(r"[^\S\n]+")
+_LINES = re.compile(r"\s*\n\s*")
+
+
+def articles(path: Path, set_aside: Counter[str]) -> Articles:
+    """(title, plain text) of each article of a dump, by the file's name: Parquet, JSON lines, or XML.
+
+    What is left out is added to `set_aside` by reason.
+
+    Raises:
+        MissingData: it is not there.
+        DataError: it is not such a dump, or is cut short.
+    """
+    if path.suffix == ".parquet":
+        return _from_parquet(path, set_aside)
+    if ".json" in path.suffixes:
+        return _from_cirrus(path, set_aside)
+    return _from_xml(path, set_aside)
+
+
+# Parquet of wikimedia/wikipedia: id, url, title, text.
+
+
+def _from_parquet(path: Path, set_aside: Counter[str]) -> Articles:
+    try:
+        with pq.ParquetFile(path) as file:
+            if lacking := {"title", "text"} - set(file.schema_arrow.names):
+                raise DataError(f"{path}: has no column {', '.join(sorted(lacking))}; articles need title and text.")
+            for batch in file.iter_batches(256, columns=["title", "text"], use_threads=False):
+                for title, text in zip(*(batch.column(name).to_pylist() for name in ("title", "text")), strict=True):
+                    if isinstance(title, str) and isinstance(text, str) and len(text) <= LONGEST_PAGE:
+                        yield title, text
+                    else:
+                        set_aside["article: null or too long"] += 1
+    except FileNotFoundError:
+        raise MissingData(f"{path}: not found.") from None
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path}: cannot be read as Parquet ({error}); fetch it again.") from None
+
+
+# CirrusSearch: lines in pairs, {"index": ...} then the page.
+
+
+def _from_cirrus(path: Path, set_aside: Counter[str]) -> Articles:
+    pages = 0
+    with opened(path) as file:
+        while line := file.readline(32 * LONGEST_PAGE):
+            try:
+                page = json.loads(line)
+            except (ValueError, RecursionError):
+                page = None
+            if not isinstance(page, dict):
+                set_aside["article: malformed line"] += 1
+            elif "index" in page and "title" not in page:
+                continue
+            elif page.get("namespace") != 0:
+                set_aside["article: other namespace"] += 1
+            elif not isinstance(page.get("title"), str) or not isinstance(page.get("text"), str):
+                set_aside["article: malformed line"] += 1
+            else:
+                pages += 1
+                yield page["title"], page["text"]
+    if not pages and set_aside["article: malformed line"]:
+        raise DataError(f"{path}: holds no page of a CirrusSearch content dump; is it another file?")
+
+
+# pages-articles XML.
+
+
+def _from_xml(path: Path, set_aside: Counter[str]) -> Articles:
+    reader = _Pages(path, set_aside)
+    with opened(path) as file:
+        try:
+            while chunk := file.read(_CHUNK):
+                reader.parser.Parse(chunk, False)
+                for title, wikitext in reader.taken():
+                    yield title, plain_text(wikitext, reader.prefixes)
+            reader.parser.Parse(b"", True)
+        except expat.ExpatError as error:
+            raise DataError(
+                f"{path}: is no well-formed XML dump ({error}), after {reader.pages:,} pages; fetch it again."
+            ) from None
+    yield from ((title, plain_text(wikitext, reader.prefixes)) for title, wikitext in reader.taken())
+    if not reader.root.startswith("mediawiki"):
+        raise DataError(f"{path}: its root is <{reader.root}>, a dump's is <mediawiki>; is it another file?")
+
+
+class _Pages:
+    """Articles of a dump, as expat's events tell of them."""
+
+    def __init__(self, path: Path, set_aside: Counter[str]) -> None:
+        self._path, self._set_aside = path, set_aside
+        self.parser = expat.ParserCreate()
+        self.parser.buffer_text = True
+        self.parser.buffer_size = _CHUNK
+        self.parser.StartElementHandler = self._start
+        self.parser.EndElementHandler = self._end
+        self.parser.CharacterDataHandler = self._characters
+        self.parser.StartDoctypeDeclHandler = self._doctype
+        self.prefixes = _DEFAULT_PREFIXES
+        self.pages = 0
+        self.root = ""
+        self._fields: dict[str, str] = {}
+        self._parts: list[str] = []
+        self._length = 0
+        self._redirect = False
+        self._namespace = ""
+        self._taken: list[tuple[str, str]] = []
+
+    def taken(self) -> list[tuple[str, str]]:
+        """The articles since the last call: title and wikitext."""
+        taken, self._taken = self._taken, []
+        return taken
+
+    def _doctype(self, *_: object) -> None:
+        # Dumps have none; entities declared in one can grow without bound.
+        raise DataError(f"{self._path}: declares a document type, which no dump does; it was not read.")
+
+    def _start(self, name: str, attributes: dict[str, str]) -> None:
+        self.root = self.root or name
+        self._parts, self._length = [], 0
+        if name == "page":
+            self._fields, self._redirect = {}, False
+        elif name == "redirect":
+            self._redirect = True
+        elif name == "namespace":
+            self._namespace = attributes.get("key", "")
+
+    def _characters(self, data: str) -> None:
+        self._length += len(data)
+        if self._length <= LONGEST_PAGE:
+            self._parts.append(data)
+
+    def _end(self, name: str) -> None:
+        if name in ("title", "ns", "text"):
+            self._fields[name] = "".join(self._parts) if self._length <= LONGEST_PAGE else ""
+            if self._length > LONGEST_PAGE:
+                self._set_aside["article: too long"] += 1
+        elif name == "namespace" and self._namespace in ("-2", "6", "14"):
+            self.prefixes |= {"".join(self._parts).strip().casefold()}
+        elif name == "page":
+            self._finish()
+        self._parts, self._length = [], 0
+
+    def _finish(self) -> None:
+        self.pages += 1
+        title, text = self._fields.get("title", ""), self._fields.get("text", "")
+        if self._fields.get("ns", "0").strip() != "0":
+            self._set_aside["article: other namespace"] += 1
+        elif self._redirect or _REDIRECT.match(text):
+            self._set_aside["article: redirect"] += 1
+        elif not title or not text:
+            self._set_aside["article: without title or text"] += 1
+        else:
+            self._taken.append((title, text))
+
+
+_REDIRECT = re.compile(r"\s*#redirect\b", re.IGNORECASE)  # dumps of old versions do not mark them otherwise
+
+
+def plain_text(wikitext: str, prefixes: frozenset[str] = _DEFAULT_PREFIXES) -> str:
+    """The prose of a page's wikitext: no templates, tables, references, files, categories or comments.
+
+    Links leave their label, elements their content, entities their character. `prefixes` are the case-folded
+    namespaces whose links are left out.
+    """
+    parts: list[str] = []
+    try:
+        _gather(mwparserfromhell.parse(wikitext, skip_style_tags=True), prefixes, parts)
+    except mwparserfromhell.parser.ParserError:
+        return ""
+    text = _SWITCH.sub("", "".join(parts)).replace("'''", "").replace("''", "")
+    return _LINES.sub("\n", _BLANKS.sub(" ", text)).strip()
+
+
+def _gather(code: Wikicode, prefixes: frozenset[str], parts: list[str]) -> None:
+    for node in code.nodes:
+        if isinstance(node, Text):
+            parts.append(node.value)
+        elif isinstance(node, HTMLEntity):
+            parts.append(_character(node))
+        elif isinstance(node, Heading | ExternalLink) and node.title is not None:
+            _gather(node.title, prefixes, parts)
+        elif isinstance(node, Wikilink):
+            _link(node, prefixes, parts)
+        elif isinstance(node, Tag):
+            tag = str(node.tag).strip().casefold()
+            if tag in _DIVIDING:
+                parts.append("\n")
+            if tag not in _NO_PROSE and node.contents is not None:
+                _gather(node.contents, prefixes, parts)
+
+
+def _character(node: HTMLEntity) -> str:
+    try:
+        return str(node.normalize())
+    except (ValueError, OverflowError):
+        return " "
+
+
+def _link(node: Wikilink, prefixes: frozenset[str], parts: list[str]) -> None:
+    target = str(node.title).strip()
+    prefix, colon, _ = target.partition(":")
+    if colon and prefix:
+        prefix = prefix.strip()
+        if prefix.casefold() in prefixes or (_LANGUAGE_LINK.fullmatch(prefix) and node.text is None):
+            return
+    if node.text is not None:
+        _gather(node.text, prefixes, parts)
+    else:
+        parts.append(target.lstrip(":").partition("#")[0] or target.lstrip("#"))
