@@ -20,7 +20,7 @@ from PIL import Image
 
 from worldclip.errors import ConfigError, DataError, MissingData
 from worldclip.languages import LANGUAGES
-from worldclip.packages import Cache, cache_folder
+from worldclip.packages import Cache
 from worldclip.pairs import gcompris
 from worldclip.pairs.drawing import Broken, draw
 from worldclip.pairs.icons import code_of, codes_by_icon_name, drawings, picture_files
@@ -32,14 +32,6 @@ NEEDED = frozenset({"cldr-annotations", "stamps", "photographs", *(f"emoji-{styl
 CONCEPTS = {"1f34e": "red apple", "1f436": "dog face", "1f34c": "banana", "2764": "red heart"}
 LANGS = ["en", "es", "he", "no", "pt", "sw", "tl", "zh", "zh_yue"]
 needs_packages = pytest.mark.packages
-
-
-@pytest.fixture(scope="module")
-def cache() -> Cache:
-    cache = Cache(cache_folder())
-    if missing := NEEDED - cache.present():
-        pytest.skip(f"packages are not in {cache.folder}: {', '.join(sorted(missing))}")
-    return cache
 
 
 @pytest.fixture(scope="module")
