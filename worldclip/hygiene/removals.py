@@ -1,0 +1,41 @@
+"""What is removed and why, in a table that can be taken back."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+#: One row an image and reason; `detail` says what it was found by: the copy that stays, the rule, the score.
+REMOVALS = pa.schema([("id", pa.string()), ("reason", pa.string()), ("detail", pa.string())])
+
+
+def removals(rows: Iterable[tuple[str, str, str]]) -> pa.Table:
+    """A table of (id, reason, detail)."""
+    columns = list(zip(*rows, strict=True)) or [(), (), ()]
+    return pa.table([pa.array(column, pa.string()) for column in columns], schema=REMOVALS)
+
+
+def gathered(parts: Sequence[pa.Table]) -> pa.Table:
+    """All removals, sorted, each once; an image may be removed for several reasons."""
+    table = pa.concat_tables([REMOVALS.empty_table(), *parts])
+    found = table.group_by(["id", "reason"], use_threads=False).aggregate([("detail", "min")])
+    found = found.rename_columns(["id", "reason", "detail"]).select(REMOVALS.names).cast(REMOVALS)
+    return found.sort_by([("id", "ascending"), ("reason", "ascending")])
+
+
+def without(table: pa.Table, removed: pa.Table) -> pa.Table:
+    """The rows of a table with `id` that are not removed."""
+    return table.filter(pc.invert(pc.is_in(table.column("id"), removed.column("id").combine_chunks())))
+
+
+def counts(removed: pa.Table) -> dict[str, int]:
+    """Images by reason; one that is removed for two reasons counts for both."""
+    return dict(sorted(Counter(removed.column("reason").to_pylist()).items()))
+
+
+def leaving_out(removed: pa.Table, reasons: Sequence[str]) -> pa.Table:
+    """The removals without those of some reasons: what they alone removed is back."""
+    return removed.filter(pc.invert(pc.is_in(removed.column("reason"), pa.array(reasons, pa.string()))))
