@@ -1,0 +1,134 @@
+"""What every command says and how: progress bars or plain lines, tables or JSON, errors without tracebacks."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, ParamSpec
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from worldclip.errors import WorldclipError
+
+P = ParamSpec("P")
+
+#: Lines a piece of work gets where there is no terminal to draw a bar on.
+PLAIN_STEPS = 10
+
+
+class TerminalReporter:
+    """Progress bars on a terminal, plain lines elsewhere."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True)
+        self._bars = Progress(
+            TextColumn("{task.description:<9}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeRemainingColumn(compact=True),
+            TextColumn("left"),
+            console=self.console,
+        )
+        self._ids: dict[str, TaskID] = {}
+        self._told: dict[str, int] = {}
+        self._began = time.monotonic()
+
+    def __enter__(self) -> TerminalReporter:
+        if self.console.is_terminal:
+            self._bars.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self.console.is_terminal:
+            self._bars.stop()
+
+    def line(self, text: str) -> None:
+        """Say something once, with the seconds since the command began."""
+        self.console.print(
+            f"[dim]{time.monotonic() - self._began:6.1f} s[/dim]  {escaped(text)}",
+            highlight=False,
+            soft_wrap=not self.console.is_terminal,
+        )
+
+    def progress(self, what: str, done: int, total: int, note: str = "") -> None:
+        """So much of a piece of work is done."""
+        if self.console.is_terminal:
+            if what not in self._ids:
+                self._ids[what] = self._bars.add_task(what, total=total, note=note)
+            self._bars.update(self._ids[what], completed=done, total=total, note=note)
+            if done >= total:  # A finished bar gives its room to the next and leaves a line.
+                self._bars.remove_task(self._ids.pop(what))
+                self.line(f"{what}: {total:,} of {total:,} {note}".rstrip())
+            return
+        part = done * PLAIN_STEPS // max(total, 1)
+        if part != self._told.get(what):
+            self._told[what] = part
+            self.line(f"{what}: {done:,} of {total:,} {note}".rstrip())
+
+
+def told(function: Callable[P, None]) -> Callable[P, None]:
+    """Turn worldclip's errors into a message and an exit code, never a traceback."""
+
+    @wraps(function)
+    def told(*arguments: P.args, **options: P.kwargs) -> None:
+        try:
+            function(*arguments, **options)
+        except WorldclipError as error:
+            Console(stderr=True).print(
+                f"[bold red]error:[/bold red] {escaped(str(error))}", highlight=False, soft_wrap=True
+            )
+            sys.exit(error.exit_code)
+        except BrokenPipeError:
+            raise  # Who reads our output has read enough: click ends quietly.
+        except OSError as error:
+            Console(stderr=True).print(
+                f"[bold red]error:[/bold red] {escaped(str(error))}", highlight=False, soft_wrap=True
+            )
+            sys.exit(WorldclipError.exit_code)
+        except KeyboardInterrupt:
+            Console(stderr=True).print("stopped; the same command goes on where this one was")
+            sys.exit(130)
+
+    return told
+
+
+def escaped(text: str) -> str:
+    """Text as it is: rich would read what stands in brackets as a style."""
+    return text.replace("[", r"\[")
+
+
+def show(rows: list[dict[str, Any]], as_json: bool) -> None:
+    """Print rows as a table, or as JSON for a machine."""
+    if as_json:
+        click.echo(json.dumps(rows, ensure_ascii=False))
+        return
+    table = Table(header_style="bold", box=None)
+    for name in rows[0] if rows else ():
+        table.add_column(name, justify="right" if isinstance(rows[0][name], int | float) else "left")
+    for row in rows:
+        table.add_row(
+            *(
+                f"{value:,.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+                for value in row.values()
+            )
+        )
+    Console().print(table)
+
+
+def show_summary(summary: dict[str, Any], as_json: bool) -> None:
+    """Print a summary's figures, reasons below them, or all of it as JSON."""
+    if as_json:
+        click.echo(json.dumps(summary, ensure_ascii=False))
+        return
+    figures = {name: value for name, value in summary.items() if isinstance(value, int | float)}
+    reasons = {
+        reason: count for value in summary.values() if isinstance(value, dict) for reason, count in value.items()
+    }
+    show([{"figure": name, "value": value} for name, value in (figures | reasons).items()], as_json=False)
