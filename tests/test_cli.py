@@ -18,6 +18,7 @@ import tiny
 from click.testing import CliRunner
 
 from worldclip.cli import main
+from worldclip.curation import Index, LanguageId
 from worldclip.packages import PACKAGES, Cache
 from worldclip.pairs import packaged
 from worldclip.run import locked
@@ -168,6 +169,8 @@ def test_a_damaged_recipe_is_named(tmp_path: Path) -> None:
 def test_a_full_disk_leaves_nothing_half_written(
     stage: tuple[str, ...], left: str, begun: Path, small_cache: Cache, tmp_path: Path
 ) -> None:
+    Index.build(["dog"]).match(["a dog"])  # what is compiled is cached on the disk too: before it is full
+    LanguageId.open().predict(["a dog"])
     folder = tmp_path / "run"
     shutil.copytree(begun, folder)
     if left == "pairs":
