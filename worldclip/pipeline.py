@@ -239,7 +239,7 @@ def evaluate_model(run: Run) -> None:
 
     def work() -> dict[str, Any]:
         from worldclip.evaluation.packaged import evaluate, examples, read_test
-        from worldclip.use import Encoder
+        from worldclip.model.encoder import Encoder
 
         run.figures("train")
         encoder = Encoder.open(run.path("train"))
