@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -34,38 +34,41 @@ class Source:
     licence: str
 
 
-#: Reads the data in a folder, scores the model, and gives one record a task.
-Score = Callable[[Path, Features, Options], list[Record]]
+#: Reads the data in its folders, scores the model, and gives one record a task.
+Score = Callable[[Sequence[Path], Features, Options], list[Record]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Benchmark:
-    """A benchmark. Its data lies in the first of `folders` that exists below the folder of all data."""
+    """A benchmark. `folders` are those it needs below the folder of all data, each under any of its names."""
 
     name: str
     suites: tuple[str, ...]
     metrics: tuple[str, ...]  #: the headline first
-    folders: tuple[str, ...]
+    folders: tuple[tuple[str, ...], ...]
     source: Source
     score: Score
     n: int | None = None  #: images (instances) of the whole data set, if they are fixed
     paper: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  #: model -> metric -> what the paper prints
 
 
-def locate(benchmark: Benchmark, data: Path) -> Path:
-    """The folder of a benchmark's data.
+def locate(benchmark: Benchmark, data: Path) -> list[Path]:
+    """The folders of a benchmark's data.
 
     Raises:
-        MissingData: it is not there; tells the names it may have, the layout, and where users get it.
+        MissingData: one is not there; tells the names it may have, the layout, and where users get it.
     """
-    for name in benchmark.folders:
-        if (data / name).exists():
-            return data / name
-    source = benchmark.source
-    raise MissingData(
-        f"{benchmark.name}: no data in {data}. Looked for {', '.join(f'{name}/' for name in benchmark.folders)}. "
-        f"Get it: {source.names}. Layout: {source.layout}. Licence: {source.licence}."
-    )
+    found = []
+    for names in benchmark.folders:
+        present = [data / name for name in names if (data / name).is_dir()]
+        if not present:
+            source = benchmark.source
+            raise MissingData(
+                f"{benchmark.name}: needs {' or '.join(f'{name}/' for name in names)} in {data}, which is not there.\n"
+                f"  Get it: {source.names}.\n  Layout: {source.layout}.\n  Licence: {source.licence}."
+            )
+        found.append(present[0])
+    return found
 
 
 def run(benchmark: Benchmark, data: Path, features: Features, *, options: Options | None = None) -> list[Record]:
@@ -80,6 +83,9 @@ def run(benchmark: Benchmark, data: Path, features: Features, *, options: Option
     """
     records = benchmark.score(locate(benchmark, data), features, options or Options())
     return [
-        replace(record, settings={**record.settings, "complete": benchmark.n is None or record.n == benchmark.n})
-        for record in records
+        replace(record, settings={**record.settings, "complete": _complete(record, benchmark.n)}) for record in records
     ]
+
+
+def _complete(record: Record, n: int | None) -> bool:
+    return bool(record.settings.get("complete", True)) and n in (None, record.n)

@@ -126,6 +126,22 @@ def best_ranks(queries: Floats, gallery: Floats, query: Ints, relevant: Ints) ->
     return ranks
 
 
+def nearest(image_features: Floats, class_features: Floats) -> Ints:
+    """Index of the nearest of the class embeddings [c, d] for each image [n, d]; ties: the lowest. int64 [n].
+
+    Raises:
+        DataError: a feature is not a number.
+    """
+    distinct, copies = _distinct_rows(class_features)
+    height = max(1, TILE // max(1, len(class_features)))
+    found = [np.zeros(0, np.int64)]
+    for low in range(0, len(image_features), height):
+        scores = (image_features[low : low + height] @ distinct.T)[:, copies]
+        _check_numbers(scores)
+        found.append(scores.argmax(axis=1))
+    return np.concatenate(found)
+
+
 def class_features(text_features: Floats, class_of_text: Ints, classes: int) -> Floats:
     """One embedding a class from all its texts: normalise each, average, normalise (CLIP's standard rule).
 
@@ -192,14 +208,18 @@ def chance_recall(relevant: Ints, gallery: int, k: int) -> float:
 
 def _ranks(scores: Floats, targets: Ints) -> Ints:
     """How many columns of each row come before the row's target: larger ones, and equal ones of lower index."""
-    if np.isnan(scores).any():
-        raise DataError(
-            "scores: hold NaN, so the model's embeddings do; it has diverged. Train with a lower learning rate."
-        )
+    _check_numbers(scores)
     own = scores[np.arange(len(scores)), targets][:, None]
     before = np.arange(scores.shape[1]) < targets[:, None]
     ranks: Ints = np.count_nonzero((scores > own) | ((scores == own) & before), axis=1)
     return ranks
+
+
+def _check_numbers(scores: Floats) -> None:
+    if np.isnan(scores).any():
+        raise DataError(
+            "scores: hold NaN, so the model's embeddings do; it has diverged. Train with a lower learning rate."
+        )
 
 
 def _distinct_rows(rows: Floats) -> tuple[Floats, Ints]:

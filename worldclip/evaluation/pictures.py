@@ -142,11 +142,20 @@ def from_arrays(name: str, keys: Sequence[str], arrays: NDArray[np.uint8]) -> Pi
     return Pictures(name=name, keys=tuple(keys), read=lambda rows: (png(arrays[row]) for row in rows))
 
 
-def from_table(name: str, keys: Sequence[str], files: Sequence[Path], column: str) -> Pictures:
+def from_table(
+    name: str,
+    keys: Sequence[str],
+    files: Sequence[Path],
+    column: str,
+    cells: Sequence[tuple[int, int]] | None = None,
+) -> Pictures:
     """Pictures in a column of Parquet or Arrow stream files; row i of the files one after another is `keys[i]`.
 
     The column holds bytes, or structs of `bytes` and `path` as Hugging Face writes them (a path without bytes is read
     from beside the file).
+
+    Args:
+        cells: for a column of lists of images: row and place in its list of each picture.
 
     Raises:
         DataError: two pictures have the same key.
@@ -155,10 +164,14 @@ def from_table(name: str, keys: Sequence[str], files: Sequence[Path], column: st
 
     def read(rows: Sequence[int]) -> Iterator[bytes]:
         ends = np.cumsum([row_count(file) for file in files])
-        which = np.searchsorted(ends, list(rows), side="right")
-        for place, group in groupby(zip(which.tolist(), rows, strict=True), key=lambda pair: pair[0]):
+        chosen = [(row, None) if cells is None else cells[row] for row in rows]
+        which = np.searchsorted(ends, [row for row, _ in chosen], side="right")
+        for place, group in groupby(zip(which.tolist(), chosen, strict=True), key=lambda pair: pair[0]):
             first = int(ends[place - 1]) if place else 0
-            yield from _cells(files[place], column, [row - first for _, row in group])
+            wanted = [(row - first, item) for _, (row, item) in group]
+            found = _cells(files[place], column, [row for row, _ in wanted])
+            for (row, item), cell in zip(wanted, found, strict=True):
+                yield _image(cell if item is None else cell[item], files[place], row)
 
     return Pictures(name=name, keys=tuple(keys), read=read)
 
@@ -176,18 +189,18 @@ def arrow_batches(file: Path) -> Iterator[pa.RecordBatch]:
         yield from stream
 
 
-def _cells(file: Path, column: str, rows: Sequence[int]) -> Iterator[bytes]:
-    """The images of some rows of one file. Going back starts the file anew."""
+def _cells(file: Path, column: str, rows: Sequence[int]) -> Iterator[Any]:
+    """The values in some rows of one file. Going back starts the file anew."""
     start = 0
     while start < len(rows):
         stop = start + 1
-        while stop < len(rows) and rows[stop] > rows[stop - 1]:
+        while stop < len(rows) and rows[stop] >= rows[stop - 1]:
             stop += 1
         yield from _ascending_cells(file, column, rows[start:stop])
         start = stop
 
 
-def _ascending_cells(file: Path, column: str, rows: Sequence[int]) -> Iterator[bytes]:
+def _ascending_cells(file: Path, column: str, rows: Sequence[int]) -> Iterator[Any]:
     first, wanted = 0, iter(rows)
     row = next(wanted, None)
     for batch in _batches(file, column, rows):
@@ -195,7 +208,7 @@ def _ascending_cells(file: Path, column: str, rows: Sequence[int]) -> Iterator[b
             first += batch
             continue
         while row is not None and row < first + len(batch):
-            yield _image(batch[row - first].as_py(), file, row)
+            yield batch[row - first].as_py()
             row = next(wanted, None)
         first += len(batch)
         if row is None:
