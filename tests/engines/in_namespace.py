@@ -1,7 +1,7 @@
 """Ray may only run where nothing but the loopback device is: a network namespace of the test's own.
 
-    python in_namespace.py COMMAND...     run behind UNSHARE: starts the head of a Ray cluster, runs the command, and
-                                          ends with its exit code; a test adds a second node
+    python in_namespace.py COMMAND...     run behind `namespace.UNSHARE`: starts the head of a Ray cluster, runs the
+                                          command, and ends with its exit code; a test adds a second node
 
 Everything that was started ends with the process namespace, whatever happens.
 """
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
 import socket
 import subprocess
 import sys
@@ -19,16 +18,6 @@ import time
 from pathlib import Path
 
 HEAD = "127.0.0.1:6399"
-UNSHARE = ["unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc",
-           "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]  # fmt: skip
-
-
-def cannot_unshare() -> str:
-    """Why a namespace cannot be had here; empty where it can."""
-    if not shutil.which("unshare") or not shutil.which("ip"):
-        return "unshare (util-linux) or ip (iproute2) is not installed"
-    tried = subprocess.run([*UNSHARE, "true"], capture_output=True, text=True, check=False)
-    return "" if tried.returncode == 0 else f"unshare is not permitted: {tried.stderr.strip()}"
 
 
 def start_node(*options: str) -> subprocess.Popen[bytes]:

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from in_namespace import UNSHARE, cannot_unshare
+from namespace import UNSHARE, cannot_unshare
 
 HERE = Path(__file__).parent
 
