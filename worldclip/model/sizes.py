@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import json
 from pathlib import Path
 
 import torch
@@ -13,8 +13,9 @@ from transformers.utils import logging as transformers_logging
 
 from worldclip.config import ModelConfig, TowerConfig
 from worldclip.errors import StorageError
+from worldclip.model.init import init_weights
 from worldclip.storage import write_bytes, write_json
-from worldclip.tokenizer import END, PAD, SPECIAL_TOKENS, START, UNKNOWN
+from worldclip.tokenizer import OURS, SpecialIds, special_ids
 
 #: OpenAI CLIP's, kept by the paper: mean and standard deviation of each channel, of pixels in [0, 1].
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -33,33 +34,45 @@ def _tower(tower: TowerConfig, config: ModelConfig) -> dict[str, object]:
 
 
 def build_model(
-    config: ModelConfig, *, vocab_size: int, context_length: int, temperature: float, seed: int
+    config: ModelConfig,
+    *,
+    vocab_size: int,
+    context_length: int,
+    temperature: float,
+    seed: int,
+    special: SpecialIds = OURS,
 ) -> MetaClip2Model:
-    """A model with random weights; the same seed gives the same weights.
+    """A model with OpenAI CLIP's random weights (`init.py`); the same seed gives the same weights.
 
     Args:
         temperature: the logit scale starts at 1 / temperature.
+        special: the ids that the tokenizer gives to start, padding and end of sequence.
     """
+    whole = transformers_config(config, vocab_size=vocab_size, context_length=context_length, special=special)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = MetaClip2Model(whole)
+        init_weights(model, temperature)
+    return model
+
+
+def transformers_config(
+    config: ModelConfig, *, vocab_size: int, context_length: int, special: SpecialIds = OURS
+) -> MetaClip2Config:
+    """What `transformers` needs to know of a model."""
     text = _tower(config.text, config) | {
         "vocab_size": vocab_size,
         "max_position_embeddings": context_length,
-        "bos_token_id": START,
-        "pad_token_id": PAD,
-        "eos_token_id": END,
+        "bos_token_id": special.start,
+        "pad_token_id": special.pad,
+        "eos_token_id": special.end,
     }
     vision = _tower(config.vision, config) | {"image_size": config.image_size, "patch_size": config.patch_size}
-    whole = MetaClip2Config(
-        text_config=text,
-        vision_config=vision,
-        projection_dim=config.embedding,
-        logit_scale_init_value=math.log(1 / temperature),
-    )
+    whole = MetaClip2Config(text_config=text, vision_config=vision, projection_dim=config.embedding)
     # In bf16 on a CPU the fused attention's backward pass takes 60 % of a step of a small model; plain matrix
     # products take a few percent.
     whole._attn_implementation = "eager"
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return MetaClip2Model(whole)
+    return whole
 
 
 def image_features(model: MetaClip2Model, pixels: torch.Tensor) -> torch.Tensor:
@@ -72,26 +85,29 @@ def text_features(model: MetaClip2Model, ids: torch.Tensor, chunk: int = 512) ->
     """L2-normalised features [n, d] of token ids [n, length].
 
     Texts are encoded in chunks of like length, each cut to its own longest: the tower is causal and reads its feature
-    at the end of the text, so padding never changes a feature, it only costs time. The rows of the embedding that
-    occur are looked up once for all chunks, since each look-up's gradient is as large as the whole vocabulary.
+    at the first end of sequence, so padding never changes a feature, it only costs time. The rows of the embedding
+    that occur are looked up once for all chunks, since each look-up's gradient is as large as the whole vocabulary.
     """
-    special = torch.arange(len(SPECIAL_TOKENS))  # The first rows keep their numbers: the tower looks for </s> by it.
-    rows, local = torch.cat([special, ids.flatten()]).unique(return_inverse=True)  # type: ignore[no-untyped-call]
-    local = local[len(special) :].view_as(ids)
+    rows, local = ids.unique(return_inverse=True)  # type: ignore[no-untyped-call]
     weights = {"embeddings.token_embedding.weight": model.text_model.embeddings.token_embedding.weight[rows]}
-    lengths = (ids != PAD).sum(1)
+    lengths = (ids == model.config.text_config.eos_token_id).int().argmax(1) + 1
     order = torch.argsort(lengths, stable=True)
     features = []
     for part in order.split(chunk):  # type: ignore[no-untyped-call]
         inputs = {"input_ids": local[part, : int(lengths[part].max())]}
-        pooled = torch.func.functional_call(model.text_model, weights, kwargs=inputs).pooler_output
+        # The tower would look for the end of sequence by its id, which is another among the rows that occur.
+        states = torch.func.functional_call(model.text_model, weights, kwargs=inputs).last_hidden_state
+        pooled = states[torch.arange(len(part)), lengths[part] - 1]
         features.append(model.text_projection(pooled).float())
     gathered = torch.cat(features)[torch.argsort(order)]
     return torch.nn.functional.normalize(gathered, dim=-1)
 
 
-def save_model(model: MetaClip2Model, tokenizer: Tokenizer, folder: Path) -> None:
+def save_model(model: MetaClip2Model, tokenizer: Tokenizer, folder: Path, *, crop: bool = False) -> None:
     """Write a folder that `AutoModel`, `AutoProcessor` and the zero-shot pipeline of `transformers` load.
+
+    Args:
+        crop: pictures are resized by their shorter side and cropped, as the released models want them; else squashed.
 
     Raises:
         StorageError: the disk refused.
@@ -105,16 +121,28 @@ def save_model(model: MetaClip2Model, tokenizer: Tokenizer, folder: Path) -> Non
     finally:
         if shown:
             transformers_logging.enable_progress_bar()
-    context_length = model.config.text_config.max_position_embeddings
+    save_tokenizer(tokenizer, folder, model.config.text_config.max_position_embeddings)
+    image_processor = image_processing(model.config.vision_config.image_size, crop=crop)
+    write_json(folder / "preprocessor_config.json", image_processor)
+    write_json(
+        folder / "processor_config.json", {"processor_class": "CLIPProcessor", "image_processor": image_processor}
+    )
+
+
+def save_tokenizer(tokenizer: Tokenizer, folder: Path, context_length: int) -> None:
     plain = Tokenizer.from_str(tokenizer.to_str())
     plain.no_truncation()  # transformers truncates and pads by itself and would meet ours as state left behind.
     plain.no_padding()
-    write_bytes(folder / "tokenizer.json", plain.to_str(pretty=True).encode())
-    names = {"bos_token": START, "eos_token": END, "unk_token": UNKNOWN, "pad_token": PAD}
+    state = plain.to_str(pretty=True)
+    write_bytes(folder / "tokenizer.json", state.encode())
+    special, model = special_ids(tokenizer), json.loads(state)["model"]
+    unknown = model.get("unk_token") or (model["vocab"][model["unk_id"]][0] if model.get("unk_id") is not None else None)
+    names = {"bos_token": special.start, "eos_token": special.end, "pad_token": special.pad}
     # Without the class's name transformers takes XLMRobertaTokenizer, which replaces our normaliser.
     write_json(
         folder / "tokenizer_config.json",
-        {name: SPECIAL_TOKENS[at] for name, at in names.items()}
+        {name: tokenizer.id_to_token(at) for name, at in names.items() if at is not None}
+        | ({"unk_token": unknown} if unknown else {})
         | {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "split_special_tokens": True,  # A literal "</s>" is text.
@@ -123,14 +151,17 @@ def save_model(model: MetaClip2Model, tokenizer: Tokenizer, folder: Path) -> Non
             "processor_class": "CLIPProcessor",
         },
     )
-    side = model.config.vision_config.image_size
-    image_processor = {
+
+
+def image_processing(side: int, *, crop: bool) -> dict[str, object]:
+    """How pictures become pixels, as `transformers` writes it down: bicubic, to `side` x `side`."""
+    return {
         "image_processor_type": "CLIPImageProcessor",
         "do_convert_rgb": True,
         "do_resize": True,
-        "size": {"height": side, "width": side},
+        "size": {"shortest_edge": side} if crop else {"height": side, "width": side},
         "resample": 3,
-        "do_center_crop": False,
+        "do_center_crop": crop,
         "crop_size": {"height": side, "width": side},
         "do_rescale": True,
         "rescale_factor": 1 / 255,
@@ -139,7 +170,3 @@ def save_model(model: MetaClip2Model, tokenizer: Tokenizer, folder: Path) -> Non
         "image_std": list(IMAGE_STD),
         "processor_class": "CLIPProcessor",
     }
-    write_json(folder / "preprocessor_config.json", image_processor)
-    write_json(
-        folder / "processor_config.json", {"processor_class": "CLIPProcessor", "image_processor": image_processor}
-    )
