@@ -21,6 +21,7 @@ All are normal but where "uniform" stands. Attention biases are 0, norms 1 and 0
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
@@ -69,7 +70,7 @@ def _text_tower(model: MetaClip2Model) -> None:
     _normal(model.text_projection.weight, width**-0.5)
 
 
-def _biases_and_norms(block: nn.Module) -> None:
+def _biases_and_norms(block: Any) -> None:
     for part in (block.self_attn.q_proj, block.self_attn.k_proj, block.self_attn.v_proj, block.self_attn.out_proj):
         part.bias.zero_()
     for part in (block.mlp.fc1, block.mlp.fc2):

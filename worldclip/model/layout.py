@@ -38,7 +38,10 @@ _PARTS = {
     "mlp.fc2": "mlp.c_proj",
     "self_attn.out_proj": "attn.out_proj",
 }
-_TOWERS = {"vision_model.encoder.layers": "visual.transformer.resblocks", "text_model.encoder.layers": "transformer.resblocks"}
+_TOWERS = {
+    "vision_model.encoder.layers": "visual.transformer.resblocks",
+    "text_model.encoder.layers": "transformer.resblocks",
+}
 _OF_BLOCK = re.compile(rf"({'|'.join(map(re.escape, _TOWERS))})\.(\d+)\.(.+)\.(weight|bias)")
 _OF_CLIP_BLOCK = re.compile(rf"({'|'.join(map(re.escape, _TOWERS.values()))})\.(\d+)\.(.+?)[._](weight|bias)")
 
@@ -142,7 +145,9 @@ def _blocks(
     while f"{tower}transformer.resblocks.{block}.ln_1.weight" in weights:
         at = f"{tower}transformer.resblocks.{block}"
         mixed = functional.linear(
-            _norm(weights, f"{at}.ln_1", states), weights[f"{at}.attn.in_proj_weight"], weights[f"{at}.attn.in_proj_bias"]
+            _norm(weights, f"{at}.ln_1", states),
+            weights[f"{at}.attn.in_proj_weight"],
+            weights[f"{at}.attn.in_proj_bias"],
         )
         query, key, value = mixed.view(batch, length, 3, heads, width // heads).permute(2, 0, 3, 1, 4)
         scores = query @ key.transpose(-1, -2) / (width // heads) ** 0.5

@@ -3,12 +3,12 @@
     vision_model.onnx   pixel_values: float [batch, 3, side, side], normalised -> image_embeds: float [batch, d]
     text_model.onnx     input_ids: int64 [batch, length], length up to the context -> text_embeds: float [batch, d]
 
-The names are those of transformers' own exports. Embeddings have length 1. Pooling at the first end of sequence and normalisation are inside. Weights lie beside a graph in `<graph>.onnx.data`,
-which onnxruntime maps into memory; no size of model meets the 2 GB limit of a graph's own file.
+The names are those of transformers' own exports. Pooling at the first end of sequence and normalisation are inside.
+Weights lie beside a graph in `<graph>.onnx.data`, which onnxruntime maps into memory: a graph's own file ends at 2 GB.
 
-fp16 holds weights and states in half precision. int8 holds the matrices of the blocks as bytes with one scale an output,
-and the token embedding as bytes with one scale a token; states become bytes with one scale a position at each product,
-so that an embedding never depends on what else is in its batch. Norms, softmax and sums stay fp32.
+fp16 holds weights and states in half precision. int8 holds the matrices of the blocks as bytes with one scale an
+output, and the token embedding as bytes with one scale a token; states become bytes with one scale a position at each
+product, so that an embedding never depends on what else is in its batch. Norms, softmax and sums stay fp32.
 """
 
 from __future__ import annotations

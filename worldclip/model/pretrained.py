@@ -2,7 +2,7 @@
 
 | format | what it is | says by itself |
 |---|---|---|
-| transformers | `config.json`, `model.safetensors`, tokenizer and processor: what training writes, and the hub's folders | all |
+| transformers | `config.json`, `*.safetensors`, tokenizer, processor: training's and the hub's folders | all |
 | open_clip | `open_clip_config.json`, `open_clip_model.safetensors`, tokenizer | all |
 | pt | one file of weights in CLIP's layout, as the authors publish them | neither activation nor heads: name the size |
 
@@ -12,8 +12,7 @@ which computes from CLIP's layout alone.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -99,9 +98,9 @@ def _check_tokenizer(model: MetaClip2Model, tokenizer: Tokenizer, path: Path) ->
     text, special = model.config.text_config, special_ids(tokenizer)
     if tokenizer.get_vocab_size() > text.vocab_size or special.end != text.eos_token_id:
         raise DataError(
-            f"{path}: the tokenizer ({tokenizer.get_vocab_size():,} tokens, end of sequence {special.end}) does not fit "
-            f"the model ({text.vocab_size:,} tokens, end of sequence {text.eos_token_id}). Give the one it was trained "
-            "with (--tokenizer)."
+            f"{path}: the tokenizer ({tokenizer.get_vocab_size():,} tokens, end of sequence {special.end}) does not "
+            f"fit the model ({text.vocab_size:,} tokens, end of sequence {text.eos_token_id}). Give the one "
+            "it was trained with (--tokenizer)."
         )
 
 
@@ -253,9 +252,13 @@ def _read_open_clip(folder: Path) -> Pretrained:
     vision, text = config.get("vision_cfg", {}), config.get("text_cfg", {})
     for name, part in (("model_cfg", config), ("vision_cfg", vision), ("text_cfg", text)):
         if strange := sorted(part.keys() - _OPEN_CLIP_FIELDS[name]):
-            raise DataError(f"{folder}/open_clip_config.json: {name} has {', '.join(strange)}, which no CLIP of ours has.")
+            raise DataError(
+                f"{folder}/open_clip_config.json: {name} has {', '.join(strange)}, which no CLIP of ours has."
+            )
     if text.get("pool_type") != "eos":
-        raise DataError(f"{folder}/open_clip_config.json: text_cfg.pool_type is {text.get('pool_type')!r}; needed: 'eos'.")
+        raise DataError(
+            f"{folder}/open_clip_config.json: text_cfg.pool_type is {text.get('pool_type')!r}; needed: 'eos'."
+        )
     try:
         model = ModelConfig(
             vision=TowerConfig(
@@ -279,7 +282,9 @@ def _read_open_clip(folder: Path) -> Pretrained:
     except (KeyError, TypeError) as error:
         raise DataError(f"{folder}/open_clip_config.json: lacks {error}.") from error
     tokenizer = open_tokenizer(folder, context) if (folder / "tokenizer.json").exists() else None
-    special = special_ids(tokenizer) if tokenizer else SpecialIds(start=None, pad=text.get("pad_id", 1), end=text["eos_id"])
+    special = (
+        special_ids(tokenizer) if tokenizer else SpecialIds(start=None, pad=text.get("pad_id", 1), end=text["eos_id"])
+    )
     built = transformers_config(model, vocab_size=words, context_length=context, special=special)
     weights = _plain(_load(folder / "open_clip_model.safetensors"), str(folder))
     crop = whole.get("preprocess_cfg", {}).get("resize_mode", "shortest") == "shortest"
@@ -326,7 +331,9 @@ def _open_clip_config(found: Pretrained) -> dict[str, Any]:
 def _open_clip_ratio(tower: TowerConfig) -> float:
     """A ratio that gives the MLP's width when multiplied and cut, as open_clip does."""
     inner = hidden(tower)
-    return next(ratio for ratio in (inner / tower.width, (inner + 0.5) / tower.width) if int(tower.width * ratio) == inner)
+    return next(
+        ratio for ratio in (inner / tower.width, (inner + 0.5) / tower.width) if int(tower.width * ratio) == inner
+    )
 
 
 def model_config(model: MetaClip2Model) -> ModelConfig:

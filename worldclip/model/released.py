@@ -18,7 +18,6 @@ from worldclip.tokenizer import OURS, SpecialIds
 CONTEXT_LENGTH = 77
 
 
-
 @dataclass(frozen=True, kw_only=True)
 class Released:
     """A released model: its towers, and the vocabulary that its text tower reads."""
@@ -64,7 +63,10 @@ _B16 = _model(TowerConfig(layers=12, width=768, heads=12), TowerConfig(layers=12
 _L14 = _model(TowerConfig(layers=24, width=1024, heads=16), TowerConfig(layers=12, width=768, heads=12), 768, 14)
 _H14 = _model(TowerConfig(layers=32, width=1280, heads=16), TowerConfig(layers=24, width=1024, heads=16), 1024, 14)
 _BIGG14 = _model(
-    TowerConfig(layers=48, width=1664, heads=16, mlp_ratio=4.9231), TowerConfig(layers=32, width=1280, heads=20), 1280, 14
+    TowerConfig(layers=48, width=1664, heads=16, mlp_ratio=4.9231),
+    TowerConfig(layers=32, width=1280, heads=20),
+    1280,
+    14,
 )
 
 

@@ -130,13 +130,16 @@ def save_model(model: MetaClip2Model, tokenizer: Tokenizer, folder: Path, *, cro
 
 
 def save_tokenizer(tokenizer: Tokenizer, folder: Path, context_length: int) -> None:
+    """Write a tokenizer as `transformers` loads it; it truncates, pads and keeps literal tokens as ours does."""
     plain = Tokenizer.from_str(tokenizer.to_str())
     plain.no_truncation()  # transformers truncates and pads by itself and would meet ours as state left behind.
     plain.no_padding()
     state = plain.to_str(pretty=True)
     write_bytes(folder / "tokenizer.json", state.encode())
     special, model = special_ids(tokenizer), json.loads(state)["model"]
-    unknown = model.get("unk_token") or (model["vocab"][model["unk_id"]][0] if model.get("unk_id") is not None else None)
+    unknown = model.get("unk_token") or (
+        model["vocab"][model["unk_id"]][0] if model.get("unk_id") is not None else None
+    )
     names = {"bos_token": special.start, "eos_token": special.end, "pad_token": special.pad}
     # Without the class's name transformers takes XLMRobertaTokenizer, which replaces our normaliser.
     write_json(

@@ -1,4 +1,4 @@
-"""Multilingual tokenizers: text to rows of ids by one rule, files of any kind, training, trimming, and what texts cost."""
+"""Multilingual tokenizers: rows of ids by one rule, files of any kind, training, trimming, what texts cost."""
 
 from worldclip.tokenizer.rows import (
     END,

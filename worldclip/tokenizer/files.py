@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from google.protobuf.message import DecodeError
+from sentencepiece import sentencepiece_model_pb2
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
 from worldclip.errors import ConfigError, DataError, MissingData
@@ -47,15 +49,16 @@ def open_tokenizer(path: Path, context_length: int, convention: str | None = Non
     tokenizer = _from_json(file) if file.suffix == ".json" else from_sentencepiece(_bytes(file), str(file))
     names = [convention] if convention else list(CONVENTIONS)
     for name in names:
-        ids = [token and tokenizer.token_to_id(token) for token in CONVENTIONS[name]]
-        if all(at is not None for at, token in zip(ids, CONVENTIONS[name], strict=True) if token):
-            start, pad, end = ids
+        first, padding, last = CONVENTIONS[name]
+        start = tokenizer.token_to_id(first) if first else None
+        pad, end = tokenizer.token_to_id(padding), tokenizer.token_to_id(last)
+        if pad is not None and end is not None and (first is None or start is not None):
             break
     else:
         wanted = "; ".join(f"{name}: {' '.join(filter(None, CONVENTIONS[name]))}" for name in names)
         raise DataError(f"{file}: lacks the tokens of a row. It needs those of one of: {wanted}.")
     added = [token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special]
-    spell_out(tokenizer, sorted({*filter(None, CONVENTIONS[name]), *added}))
+    spell_out(tokenizer, {*filter(None, CONVENTIONS[name]), *added})
     return with_rows(tokenizer, SpecialIds(start=start, pad=pad, end=end), context_length)
 
 
@@ -63,7 +66,9 @@ def _file(path: Path) -> Path:
     if path.is_dir():
         found = [path / "tokenizer.json"] if (path / "tokenizer.json").exists() else sorted(path.glob("*.model"))
         if len(found) != 1:
-            raise MissingData(f"{path}: holds {len(found)} tokenizers. Give a folder with one tokenizer.json or *.model.")
+            raise MissingData(
+                f"{path}: holds {len(found)} tokenizers. Give a folder with one tokenizer.json or *.model."
+            )
         return found[0]
     if not path.is_file():
         raise MissingData(f"{path}: no such file. Give a tokenizer.json, a SentencePiece .model, or a folder with one.")
@@ -90,9 +95,6 @@ def from_sentencepiece(model: bytes, where: str) -> Tokenizer:
     Raises:
         DataError: the bytes are not such a model.
     """
-    from google.protobuf.message import DecodeError
-    from sentencepiece import sentencepiece_model_pb2
-
     proto = sentencepiece_model_pb2.ModelProto()
     try:
         proto.ParseFromString(model)
@@ -115,7 +117,7 @@ def from_sentencepiece(model: bytes, where: str) -> Tokenizer:
 
 
 def _spell_as(tokenizer: Tokenizer, spec: Any, *, inner_space: bool) -> None:
-    """Normalise and mark white space as a SentencePiece model does. Words are cut apart only where no piece spans two."""
+    """Normalise and mark white space as a SentencePiece model does. Words are cut apart where no piece spans two."""
     steps: list[Any] = []
     if spec.precompiled_charsmap:
         steps.append(normalizers.Precompiled(spec.precompiled_charsmap))

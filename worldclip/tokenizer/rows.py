@@ -8,7 +8,7 @@ are one id, as in mT5's vocabulary, what follows the first end is padding. A lit
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,21 +43,21 @@ def with_rows(tokenizer: Tokenizer, special: SpecialIds, context_length: int) ->
     ends = 1 if special.start is None else 2
     if context_length <= ends:
         raise ConfigError(f"context_length: is {context_length}; needs more than the {ends} special token(s) of a row.")
-    names = {at: tokenizer.id_to_token(at) for at in (special.start, special.end) if at is not None}
-    row = [names[at] if at is not None else "$A" for at in ((special.start,) if ends == 2 else ()) + (None, special.end)]
+    before = [] if special.start is None else [str(tokenizer.id_to_token(special.start))]
+    end, pad = str(tokenizer.id_to_token(special.end)), str(tokenizer.id_to_token(special.pad))
+    ids = {token: tokenizer.token_to_id(token) for token in (*before, end)}
     tokenizer.post_processor = processors.TemplateProcessing(
-        single=" ".join(row), special_tokens=[(name, at) for at, name in names.items()]
+        single=" ".join([*before, "$A", end]), special_tokens=list(ids.items())
     )
-    pad = tokenizer.id_to_token(special.pad)
     tokenizer.add_special_tokens(
-        [AddedToken(token, special=True, normalized=False) for token in dict.fromkeys([*names.values(), pad])]
+        [AddedToken(token, special=True, normalized=False) for token in dict.fromkeys([*before, end, pad])]
     )
     tokenizer.enable_truncation(context_length)
     tokenizer.enable_padding(pad_id=special.pad, pad_token=pad, length=context_length)
     return tokenizer
 
 
-def spell_out(tokenizer: Tokenizer, tokens: Sequence[str]) -> None:
+def spell_out(tokenizer: Tokenizer, tokens: Iterable[str]) -> None:
     """Keep a text from spelling a special token that is also a piece of the model: "</s>" is cut after its "<".
 
     Nothing else is cut there, so that all other texts keep their ids.
@@ -74,12 +74,14 @@ def special_ids(tokenizer: Tokenizer) -> SpecialIds:
     """The special ids of a tokenizer that writes rows by the rule: read off the row of an empty text."""
     row = tokenizer.encode("")
     shown = [at for at, mask in zip(row.ids, row.attention_mask, strict=True) if mask]
-    return SpecialIds(start=shown[0] if len(shown) == 2 else None, pad=tokenizer.padding["pad_id"], end=shown[-1])
+    return SpecialIds(
+        start=shown[0] if len(shown) == 2 else None, pad=(tokenizer.padding or {})["pad_id"], end=shown[-1]
+    )
 
 
 def context_length(tokenizer: Tokenizer) -> int:
     """Ids a row, special tokens included."""
-    return int(tokenizer.truncation["max_length"])
+    return int((tokenizer.truncation or {})["max_length"])
 
 
 def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> np.ndarray:
@@ -94,7 +96,8 @@ def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> np.ndarray:
 
 def lengths(ids: np.ndarray, special: SpecialIds) -> np.ndarray:
     """Tokens of each row of ids [n, length] up to its end of sequence, int64 [n]."""
-    return (ids == special.end).argmax(1) + 1
+    found: np.ndarray = (ids == special.end).argmax(1) + 1
+    return found
 
 
 def truncated(ids: np.ndarray, length: int, special: SpecialIds = OURS) -> np.ndarray:
