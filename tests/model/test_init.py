@@ -1,4 +1,4 @@
-"""Random weights are OpenAI CLIP's: standard deviations weight by weight, judged by torch's own layers where it has them."""
+"""Random weights are OpenAI CLIP's: standard deviations judged by torch's own layers where it has them."""
 
 from __future__ import annotations
 
@@ -60,7 +60,11 @@ def test_standard_deviations(model: MetaClip2Model, name: str, deviation: float)
 def test_the_image_tower_begins_as_torchs_own_layers_do(model: MetaClip2Model) -> None:
     block = model.vision_model.encoder.layers[0]
     torch.manual_seed(1)
-    attention, linear, patches = nn.MultiheadAttention(VISION, 3), nn.Linear(4 * VISION, VISION), nn.Conv2d(3, VISION, 16)
+    attention, linear, patches = (
+        nn.MultiheadAttention(VISION, 3),
+        nn.Linear(4 * VISION, VISION),
+        nn.Conv2d(3, VISION, 16),
+    )
     for found, expected in (
         (block.self_attn.k_proj.weight, attention.in_proj_weight),
         (block.self_attn.out_proj.weight, attention.out_proj.weight),
