@@ -53,8 +53,9 @@ class CurationConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerConfig:
-    """A Unigram tokenizer trained on the curated text."""
+    """A tokenizer trained on the curated text."""
 
+    kind: Literal["unigram", "bpe"] = "unigram"  #: unigram as XLM-V's and mT5's, bpe as Gemma's
     vocab_size: int = 32_000
     context_length: int = 77  #: tokens a text may have, both special tokens included
 

@@ -118,7 +118,7 @@ def build_tokenizer(run: Run) -> None:
         texts = pa.concat_arrays(
             [pc.unique(read_table(path, ["text"]).column("text")) for path in curated_shards(run)]
         ).unique()
-        tokenizer = train_tokenizer(texts.to_pylist(), config.vocab_size, config.context_length)
+        tokenizer = train_tokenizer(texts.to_pylist(), config.vocab_size, config.context_length, config.kind)
         path = run.path("tokenizer") / "tokenizer.json"
         write_bytes(path, tokenizer.to_str(pretty=True).encode())
         lengths = (encode(tokenizer, texts.to_pylist()) != PAD).sum(1)

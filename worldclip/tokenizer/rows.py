@@ -7,6 +7,7 @@ are one id, as in mT5's vocabulary, what follows the first end is padding. A lit
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -62,11 +63,13 @@ def spell_out(tokenizer: Tokenizer, tokens: Iterable[str]) -> None:
 
     Nothing else is cut there, so that all other texts keep their ids.
     """
-    cuts = [f"{re.escape(token[0])}(?={re.escape(token[1:])})" for token in sorted(tokens) if len(token) > 1]
-    cut = pre_tokenizers.Split(Regex("|".join(cuts)), behavior="isolated")
     before = tokenizer.pre_tokenizer
-    if before and cut.__getstate__() in before.__getstate__():
-        return  # A tokenizer that was saved by us has it already.
+    there = before.__getstate__().decode() if before else ""  # A tokenizer that was saved by us has its cuts already.
+    cuts = [f"{re.escape(token[0])}(?={re.escape(token[1:])})" for token in sorted(tokens) if len(token) > 1]
+    cuts = [cut for cut in cuts if json.dumps(cut)[1:-1] not in there]
+    if not cuts:
+        return
+    cut = pre_tokenizers.Split(Regex("|".join(cuts)), behavior="isolated")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([before, cut]) if before else cut
 
 

@@ -146,7 +146,7 @@ def test_trained_in_other_processes_and_orders_it_is_the_same_bytes(names: list[
     found = set()
     for seed, threads, order in (("0", "1", 1), ("1", "2", -1)):
         env = {**os.environ, "PYTHONHASHSEED": seed, "RAYON_NUM_THREADS": threads, "OMP_NUM_THREADS": threads}
-        env["PYTHONPATH"] = str(Path(__file__).parents[1])
+        env["PYTHONPATH"] = str(Path(__file__).parents[2])
         done = subprocess.run(
             [sys.executable, "-c", TRAIN],
             input=json.dumps(texts[::order]).encode(),
