@@ -64,9 +64,13 @@ class _Graph:
 
     def __call__(self, kind: str, *inputs: str, **attributes: Any) -> str:
         """Add a node and name its result."""
-        return self.many(kind, 1, *inputs, **attributes)[0]
+        return self._add(kind, 1, *inputs, **attributes)[0]
 
-    def many(self, kind: str, outputs: int, *inputs: str, **attributes: Any) -> list[str]:
+    def thirds(self, states: str) -> list[str]:
+        """The last axis in three equal parts."""
+        return self._add("Split", 3, states, axis=-1, num_outputs=3)
+
+    def _add(self, kind: str, outputs: int, *inputs: str, **attributes: Any) -> list[str]:
         names = [f"n{len(self.nodes)}_{at}" for at in range(outputs)]
         self.nodes.append(helper.make_node(kind, list(inputs), names, **attributes))
         return names
@@ -173,8 +177,7 @@ def _blocks(
             weights[f"{at}.attn.in_proj_bias"] * scale,
         )
         query, key, value = (
-            graph("Reshape", part, graph.integers(0, 0, config.heads, size))
-            for part in graph.many("Split", 3, mixed, axis=-1, num_outputs=3)
+            graph("Reshape", part, graph.integers(0, 0, config.heads, size)) for part in graph.thirds(mixed)
         )
         scores = graph(
             "MatMul", graph("Transpose", query, perm=[0, 2, 1, 3]), graph("Transpose", key, perm=[0, 2, 3, 1])
