@@ -14,6 +14,10 @@ from worldclip.evaluation.suites import datacomp, slip
 #: The paper's DC-37 is in no public code; DataComp's 38 without this task is the best-supported reading.
 NOT_IN_DC37 = "datacomp/misc/winogavil"
 
+#: Top-1 on ImageNet, in percent, of a model that is above chance on every task of this many classes; with fewer
+#: classes (CLEVR, KITTI, PatchCamelyon) good models are near chance as well.
+GOOD, MANY_CLASSES = 60.0, 10
+
 #: DataComp's group averages, by the groups of its tasks.
 GROUPS = {"imagenet": "imagenet", "shifts": "imagenet_shifts", "vtab": "vtab", "retrieval": "retrieval"}
 
@@ -31,6 +35,24 @@ def summaries(records: Iterable[Record], exclude: Sequence[str] = ()) -> list[Re
     """
     by_task = {record.task: record for record in records if record.task not in set(exclude)}
     return [*_slip(by_task), *_datacomp(by_task)]
+
+
+def alarms(records: Iterable[Record]) -> list[str]:
+    """Tasks near chance, of a model that knows ImageNet: their folders may be mapped to the wrong classes.
+
+    Returns:
+        A sentence a task, if the model has more than 60 % on ImageNet and less than twice chance there.
+    """
+    by_task = {record.task: record for record in records}
+    if "imagenet" not in by_task or by_task["imagenet"].value <= GOOD:
+        return []
+    return [
+        f"{task}: {record.value:.1f} % of {classes} classes is near chance; check what its folders are called."
+        for task, record in sorted(by_task.items())
+        if (classes := record.settings.get("classes", 0)) >= MANY_CLASSES
+        and record.metric in ("acc1", "mean_per_class")
+        and record.value < 200 / classes
+    ]
 
 
 def mean(records: Sequence[Record]) -> tuple[float, Interval]:

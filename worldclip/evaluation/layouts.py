@@ -138,7 +138,10 @@ class Shards:
 
     def metadata(self) -> NDArray[Any]:
         """A row of numbers an image, from `.npy`: [n, columns]."""
-        return np.stack([np.load(io.BytesIO(data), allow_pickle=False).ravel() for data in self.field("npy")])
+        try:
+            return np.stack([np.load(io.BytesIO(data), allow_pickle=False).ravel() for data in self.field("npy")])
+        except ValueError as error:
+            raise DataError(f"{self.folder}: an .npy member is not a plain array like the others ({error}).") from None
 
 
 def read_shards(folder: Path, split: str = "test") -> Shards:

@@ -121,7 +121,7 @@ class Labelled:
 class Judged:
     """What became of the images: which were hit among the best 1 and 5, and by which class."""
 
-    labels: Ints  #: [m] of single-label tasks; of others the first right class
+    labels: Ints | None  #: [m], of tasks with one right class an image
     predictions: Ints  #: [m]
     hits: Mapping[int, Hits]
     margins: Doubles  #: [m] score of class 1 less that of class 0
@@ -165,7 +165,7 @@ def classify(task: str, data: Labelled, features: Features, options: Options, *,
         n=len(rows),
         values=values,
         intervals=intervals,
-        per_class=_parts(_distinct([each[0] for each in data.names]), judged.labels, judged.hits),
+        per_class={} if judged.labels is None else _parts(data.names, judged.labels, judged.hits),
         per_group={} if judged.groups is None else _group_parts(judged.groups, judged.hits),
         left_out=left_out,
         settings={"classes": len(data.names), "templates": len(data.templates), **data.settings},
@@ -184,7 +184,7 @@ def _judge(images: Floats, classes: Floats, data: Labelled, rows: Ints) -> Judge
     ranks = best_ranks(images, classes, owners, np.concatenate(chosen))
     scores = images.astype(np.float64) @ classes[:2].T
     return Judged(
-        labels=np.array([each[0] for each in chosen], np.int64),
+        labels=np.concatenate(chosen) if len(owners) == len(rows) else None,
         predictions=nearest(images, classes),
         hits={k: ranks < k for k in (1, 5) if k <= len(classes)},
         margins=scores[:, -1] - scores[:, 0],
@@ -194,7 +194,7 @@ def _judge(images: Floats, classes: Floats, data: Labelled, rows: Ints) -> Judge
 
 
 def _ratios(judged: Judged, other_group: str | None) -> dict[str, Ratios]:
-    every = np.ones((len(judged.labels), 1), np.float32)
+    every = np.ones((len(judged.predictions), 1), np.float32)
     found: dict[str, Ratios] = {f"acc{k}": (hit[:, None], every, _only) for k, hit in judged.hits.items()}
     if 5 in judged.hits:
         both = np.stack([judged.hits[1], judged.hits[5]], axis=1)
@@ -211,15 +211,18 @@ def _ratios(judged: Judged, other_group: str | None) -> dict[str, Ratios]:
 
 
 def _statistics(judged: Judged) -> dict[str, Callable[[Ints], float]]:
-    """Metrics that are no ratios of a few sums, as functions of rows."""
+    """Metrics that are no ratios of a few sums, as functions of rows; they need one right class an image."""
+    labels = judged.labels
+    if labels is None:
+        return {}
 
     def auc(rows: Ints) -> float:
-        positive = judged.labels[rows] == 1
+        positive = labels[rows] == 1
         return roc_auc(judged.margins[rows], positive) if 0 < positive.sum() < len(rows) else float("nan")
 
     found: dict[str, Callable[[Ints], float]] = {
-        "mean_per_class": lambda rows: mean_per_class(judged.hits[1][rows], judged.labels[rows]),
-        "macro_f1": lambda rows: macro_f1(judged.predictions[rows], judged.labels[rows]),
+        "mean_per_class": lambda rows: mean_per_class(judged.hits[1][rows], labels[rows]),
+        "macro_f1": lambda rows: macro_f1(judged.predictions[rows], labels[rows]),
     }
     return found | ({"roc_auc": auc} if judged.classes == 2 else {})
 
@@ -241,10 +244,13 @@ def _least(ratios: Doubles) -> Doubles:
     return found
 
 
-def _parts(names: Sequence[str], labels: Ints, hits: Mapping[int, Hits]) -> dict[str, Part]:
+def _parts(names: Sequence[Sequence[str]], labels: Ints, hits: Mapping[int, Hits]) -> dict[str, Part]:
+    """By the first name of each class; where several classes share it, by name and number."""
+    count = Counter(each[0] for each in names)
     found: dict[str, Part] = {}
-    for label in np.unique(labels):
-        found[names[label]] = _hit_rates(hits, labels == label)
+    for label in np.unique(labels).tolist():
+        name = names[label][0]
+        found[name if count[name] == 1 else f"{name} ({label})"] = _hit_rates(hits, labels == label)
     return found
 
 
@@ -258,12 +264,6 @@ def _hit_rates(hits: Mapping[int, Hits], chosen: Hits) -> Part:
         low, high = _percent(wilson_interval(hit[chosen]))
         part |= {f"acc{k}": 100 * float(hit[chosen].mean()), f"acc{k}_low": low, f"acc{k}_high": high}
     return part
-
-
-def _distinct(names: Sequence[str]) -> list[str]:
-    """Names as keys: those of several classes get their class's number."""
-    count = Counter(names)
-    return [name if count[name] == 1 else f"{name} ({number})" for number, name in enumerate(names)]
 
 
 # Retrieval.

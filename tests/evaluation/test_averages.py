@@ -1,0 +1,158 @@
+"""Published averages, recomputed by our code from published values of tasks."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from worldclip.evaluation.averages import NOT_IN_DC37, alarms, mean, summaries
+from worldclip.evaluation.paper import COLUMNS, columns_of, scores, scores_of
+from worldclip.evaluation.records import Record
+from worldclip.evaluation.suites import datacomp, slip
+
+BASELINES = Path(__file__).parent / "published" / "datacomp_baselines.tsv"
+
+#: The mean of 38, and with WinoGAViL left out, of four models of open_clip's published table.
+PUBLISHED = {
+    "metaclip1-h14": (66.71, 67.08),
+    "metaclip1-l14": (65.92, 66.26),
+    "xlm-clip-h14": (65.15, 65.51),
+    "msiglip-b16-256": (60.68, 60.77),
+}
+
+
+def record(task: str, value: float, metric: str = "acc1", half: float = 0.0, **settings: object) -> Record:
+    return Record(
+        task=task,
+        metric=metric,
+        value=value,
+        n=10,
+        values={metric: value},
+        intervals={metric: (value - half, value + half)},
+        settings=settings,
+    )
+
+
+def published(model: str) -> list[Record]:
+    with BASELINES.open(encoding="utf-8", newline="") as file:
+        metric = {task.key: task.metric for task in datacomp.TASKS}
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    return [record(f"datacomp/{row['task']}", float(row[model]), metric[row["task"]]) for row in rows]
+
+
+@pytest.mark.parametrize(("model", "expected"), PUBLISHED.items())
+def test_the_mean_of_38_is_the_published_one(model: str, expected: tuple[float, float]) -> None:
+    (found,) = summaries(published(model))
+    assert found.metric == "dc38"
+    assert (round(found.values["dc38"], 2), round(found.values["dc37"], 2)) == expected
+    assert found.settings == {"tasks": 38, "complete": True}
+
+
+@pytest.mark.parametrize(
+    ("model", "paper"), [("metaclip1-h14", "MetaCLIP 1 H/14"), ("metaclip1-l14", "MetaCLIP 1 L/14")]
+)
+def test_dc37_is_the_papers_if_fmows_other_region_was_missed(model: str, paper: str) -> None:
+    records = [record(each.task, 0.0 if "fmow" in each.task else each.value, each.metric) for each in published(model)]
+    assert abs(summaries(records)[0].values["dc37"] - scores()[paper]["DC-37"]) < 0.051
+
+
+@pytest.mark.parametrize(("model", "paper"), [("xlm-clip-h14", "XLM-CLIP H/14"), ("msiglip-b16-256", "mSigLIP B/16")])
+def test_dc37_is_the_papers(model: str, paper: str) -> None:
+    assert abs(summaries(published(model))[0].values["dc37"] - scores()[paper]["DC-37"]) < 0.051
+
+
+@pytest.mark.parametrize("model", PUBLISHED)
+def test_groups_of_datacomp_are_means_of_their_tasks(model: str) -> None:
+    records = {each.task.removeprefix("datacomp/"): each.value for each in published(model)}
+    found = summaries(published(model))[0].values
+    shifts = ("imagenet_sketch", "imagenetv2", "imagenet-a", "imagenet-o", "imagenet-r", "objectnet")
+    assert found["imagenet_shifts"] == pytest.approx(sum(records[key] for key in shifts) / 6)
+    own = [value for key, value in records.items() if key.startswith("vtab/") or key == "sun397"]
+    assert (found["vtab"], len(own)) == (pytest.approx(sum(own) / 13), 13)
+    own = [value for key, value in records.items() if key.startswith("retrieval/") or "winogavil" in key]
+    assert (found["retrieval"], len(own)) == (pytest.approx(sum(own) / 3), 3)
+    assert found["imagenet"] == records["imagenet1k"]
+
+
+def test_a_mean_of_fewer_tasks_has_another_name() -> None:
+    records = published("xlm-clip-h14")
+    (found,) = summaries(records[:-1])
+    assert found.metric == "datacomp_partial(37)"
+    assert "dc38" not in found.values
+    assert "dc37" not in found.values
+    (found,) = summaries(records, exclude=[NOT_IN_DC37])
+    assert {"datacomp_partial(37)", "dc37"} <= found.values.keys()
+    assert found.values["dc37"] == found.values["datacomp_partial(37)"]
+
+
+def test_slip_is_the_plain_mean_of_26() -> None:
+    records = [record(f"slip/{task.key}", float(place)) for place, task in enumerate(slip.TASKS)]
+    (found,) = summaries(records)
+    assert (found.task, found.value, found.settings["complete"]) == ("slip26", 12.5, True)
+    (found,) = summaries(records[:25])
+    assert (found.task, found.value) == ("slip_partial(25)", 12.0)
+    assert not found.settings["complete"]
+    (found,) = summaries([*records[:25], record("slip/imagenet", 25.0, complete=False)])
+    assert (found.task, found.settings["complete"]) == ("slip26", False)
+
+
+def test_copies_never_pass_for_slip() -> None:
+    copies = [record(f"slip-wds/{task.key}", 50.0) for task in slip.TASKS if task.webdataset]
+    assert [each.task for each in summaries(copies)] == ["slip_wds_variant_partial(22)"]
+    rest = [record(f"slip/{task.key}", 50.0) for task in slip.TASKS if not task.webdataset]
+    assert [each.task for each in summaries(copies + rest)] == ["slip_partial(4)", "slip26-wds-variant"]
+
+
+def test_the_interval_of_a_mean_is_that_of_independent_tasks() -> None:
+    assert mean([record("a", 10.0, half=3.0), record("b", 20.0, half=4.0)]) == (15.0, (12.5, 17.5))
+
+
+def test_a_task_near_chance_is_told_of_a_model_that_is_good() -> None:
+    good = [record("imagenet", 61.0), record("slip/Food101", 1.5, classes=101), record("slip/SST2", 60.0, classes=2)]
+    assert [told.partition(":")[0] for told in alarms(good)] == ["slip/Food101"]
+    assert not alarms([record("imagenet", 59.0), *good[1:]])
+    # None of a published model's tasks is taken for a fault.
+    classes = {task.record: task.classes for task in datacomp.TASKS if task.classes}
+    real = [
+        record(each.task, each.value, each.metric, classes=int(classes.get(each.task, 0)))
+        for each in published("xlm-clip-h14")
+    ]
+    assert not alarms([record("imagenet", 76.95), *real])
+
+
+def test_the_papers_numbers_are_found_by_column_task_and_model() -> None:
+    table = scores()
+    assert len(COLUMNS) == 18
+    assert table["MetaCLIP 2 H/14 WW 29B"] == dict(
+        zip(
+            [column.name for column in COLUMNS],
+            [
+                81.3,
+                74.5,
+                69.6,
+                50.2,
+                51.5,
+                64.3,
+                61.5,
+                57.4,
+                50.9,
+                53.2,
+                86.1,
+                87.5,
+                48.9,
+                51.0,
+                37.9,
+                64.0,
+                69.0,
+                93.4,
+            ],
+            strict=True,
+        )
+    )
+    assert table["MetaCLIP 1 H/14"] == {"IN": 80.5, "SLIP-26": 72.4, "DC-37": 66.5}
+    # The distillation table has the columns up to XTD-200.
+    assert [*table["MetaCLIP 2 L/14 WW distilled"]] == [column.name for column in COLUMNS[:14]]
+    assert scores_of("cvqa")["MetaCLIP 2 H/14 WW 29B"] == {"en": 61.5, "local": 57.4}
+    assert columns_of({"imagenet": record("imagenet", 12.5)}) == {"IN": 12.5}
