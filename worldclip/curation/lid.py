@@ -1,22 +1,20 @@
-"""The language of each text (paper, section 3.2): fastText's lid.176 by default, or any fastText model by path."""
+"""The language of each text (paper, section 3.2): fastText's lid.176 by default, or any fastText model by path.
+
+`fasttext_file.py` reads a model, `fasttext_kernels.py` says what it makes of texts; here is what users call.
+"""
 
 from __future__ import annotations
 
-import mmap
-import struct
-from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from worldclip.errors import DataError, MissingData
-
-LABEL = "__label__"
-_MAGIC = 793712314
+from worldclip.curation.fasttext_file import FastTextModel, read_model
+from worldclip.curation.fasttext_kernels import HIERARCHICAL, Dictionary, Output, kept_of, predict, slots_of, tree_of
+from worldclip.curation.texts import Texts, buffers, read_only, string_array
+from worldclip.errors import MissingData
 
 
 def packaged_model() -> Path:
@@ -34,73 +32,36 @@ def packaged_model() -> Path:
     return path
 
 
-class _Walk:
-    """A fastText file, walked from part to part without reading the matrices."""
-
-    def __init__(self, data: mmap.mmap) -> None:
-        self.data, self.at = data, 0
-
-    def read(self, layout: str) -> tuple[Any, ...]:
-        values = struct.unpack_from(f"<{layout}", self.data, self.at)
-        self.at += struct.calcsize(f"<{layout}")
-        return values
-
-    def dictionary(self) -> None:
-        entries, _, _, _, pruned = self.read("3i2q")
-        for _ in range(entries):  # a text, a zero byte, an int64 and a byte
-            zero = self.data.find(b"\0", self.at)
-            if zero < 0:
-                raise ValueError("it ends within its dictionary")
-            self.at = zero + 10
-        self.at += 8 * max(0, pruned)
-
-    def matrix(self, quantized: bool) -> None:
-        if quantized:
-            norms, rows, _, codes = self.read("?2qi")
-            self.at += codes
-            self.quantizer()
-            if norms:
-                self.at += rows
-                self.quantizer()
-        else:
-            rows, columns = self.read("2q")
-            self.at += 4 * rows * columns
-
-    def quantizer(self) -> None:
-        dimensions, _, _, _ = self.read("4i")
-        self.at += 4 * 256 * dimensions
-
-
-def _check_whole(path: Path) -> None:
-    """FastText itself reads a dictionary that is cut short for ever, and takes the end of a matrix for zeros.
-
-    Raises:
-        ValueError: this is no fastText file, or it is cut short.
-    """
-    if path.stat().st_size < 64:
-        raise ValueError("it does not begin as one")
-    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        walk = _Walk(data)
-        if walk.read("i") != (_MAGIC,):
-            raise ValueError("it does not begin as one")
-        try:
-            walk.at = 64  # version and arguments
-            walk.dictionary()
-            (quantized,) = walk.read("?")
-            walk.matrix(quantized)
-            (quantized_output,) = walk.read("?")
-            walk.matrix(quantized and quantized_output)
-        except struct.error:
-            walk.at = len(data) + 1
-        if walk.at > len(data):
-            raise ValueError(f"it is cut short at {len(data)} bytes")
-
-
 class LanguageId:
-    """A fastText language identifier."""
+    """A fastText language identifier. `labels` are the model's, without their prefix."""
 
-    def __init__(self, model: Any) -> None:
-        self._model = model
+    def __init__(self, model: FastTextModel) -> None:
+        self.labels = model.labels
+        self._names = pa.array([*model.labels, ""], pa.string())
+        pairs = np.zeros((0, 2), np.int64) if model.kept is None else model.kept
+        kept, bits = kept_of(pairs)
+        self._dictionary = Dictionary(
+            words=read_only(model.words),
+            ends=read_only(model.word_ends),
+            slots=read_only(slots_of(model.words, model.word_ends)),
+            word_count=model.word_count,
+            pruned=model.kept is not None,
+            kept=read_only(kept),
+            bits=read_only(bits),
+            word_ngrams=model.word_ngrams,
+            buckets=model.buckets,
+            min_chars=model.min_chars,
+            max_chars=model.max_chars,
+        )
+        self._rows = read_only(model.rows)
+        left, right = tree_of(model.label_counts)
+        self._output = Output(
+            loss=model.loss,
+            rows=read_only(np.array(model.output if model.loss == HIERARCHICAL else model.output.T, order="C")),
+            norms=read_only(model.output_norms),
+            left=read_only(left),
+            right=read_only(right),
+        )
 
     @classmethod
     def open(cls, path: str | Path | None = None) -> LanguageId:
@@ -108,38 +69,31 @@ class LanguageId:
 
         Raises:
             MissingData: there is no such file.
-            DataError: the file is no fastText model.
+            DataError: the file is no supervised fastText model, or is damaged.
         """
-        import fasttext
+        return cls(read_model(Path(path) if path else packaged_model()))
 
-        path = Path(path) if path else packaged_model()
-        if not path.is_file():
-            raise MissingData(f"{path}: language identification model not found.")
-        try:
-            _check_whole(path)
-            return cls(fasttext.load_model(str(path)))
-        except (ValueError, RuntimeError, MemoryError) as error:
-            raise DataError(f"{path}: is not a fastText model ({error}).") from None
-
-    def predict(self, texts: pa.Array | pa.ChunkedArray | Sequence[str | None]) -> tuple[pa.StringArray, np.ndarray]:
+    def predict(self, texts: Texts) -> tuple[pa.StringArray, np.ndarray]:
         """Name the language of each text.
 
         Newlines are read as spaces, as users of fastText do. A text that holds nothing the model knows gets the empty
-        label; a null gets null.
+        label; a null gets null. The GIL is released.
+
+        Args:
+            texts: Arrow strings (any layout, chunked, sliced), a pandas series, or a list of str; None allowed.
 
         Returns:
             langs: the model's labels without their prefix, string [n].
             scores: probability of the label, float32 [n]; 0 for an empty label, NaN for a null.
+
+        Raises:
+            DataError: what is given is not text.
         """
-        if not isinstance(texts, pa.Array | pa.ChunkedArray):
-            texts = pa.array(texts, pa.string())
-        langs: list[str | None] = []
-        scores = np.full(len(texts), np.nan, np.float32)
-        for row, text in enumerate(pc.replace_substring(texts.cast(pa.string()), "\n", " ").to_pylist()):
-            if text is None:
-                langs.append(None)
-                continue
-            labels, values = self._model.predict(text)
-            langs.append(labels[0].removeprefix(LABEL) if labels else "")
-            scores[row] = min(float(values[0]), 1.0) if labels else 0.0
-        return pa.array(langs, pa.string()), scores
+        array = string_array(texts, "texts")
+        data, offsets = buffers(array)
+        found, scores = predict(data, offsets, self._dictionary, self._rows, self._output)
+        if array.null_count:
+            scores[array.is_null().to_numpy(zero_copy_only=False)] = np.nan
+        found[found < 0] = len(self.labels)
+        mask = array.is_null().to_numpy(zero_copy_only=False) if array.null_count else None
+        return self._names.take(pa.array(found, mask=mask)), scores

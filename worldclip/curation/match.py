@@ -11,13 +11,14 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from worldclip.curation import trie
-from worldclip.curation.rules import RULES, buffers, classes, composed, folding, padded, read_only, unspaced
+from worldclip.curation.rules import RULES, classes, composed, folding, padded, unspaced
+from worldclip.curation.texts import Texts, buffers, read_only, string_array
 from worldclip.errors import DataError, MissingData
 from worldclip.storage import digest, replacing
 
@@ -27,13 +28,6 @@ FORMAT = "worldclip-index"
 VERSION = 2
 _HEADER = 4096
 _ARRAYS = {"firsts": np.bool_, "table": np.uint64, "records": np.uint32}
-
-#: Arrow types that are read as text; bytes must be UTF-8.
-_TEXT_TYPES = frozenset(
-    [pa.string(), pa.large_string(), pa.string_view(), pa.binary(), pa.large_binary(), pa.binary_view(), pa.null()]
-)
-
-Texts: TypeAlias = pa.Array | pa.ChunkedArray | Sequence[str | None]
 
 
 class Index:
@@ -71,7 +65,7 @@ class Index:
             raise DataError(f"Index.build: rule is {rule!r}; allowed: {', '.join(map(repr, RULES))}.")
         if fold_case and rule == "paper":
             raise DataError("Index.build: fold_case goes with rule='unicode'; the paper's rule tells cases apart.")
-        array = _string_array(entries, "entries")
+        array = string_array(entries, "entries")
         if array.null_count:
             raise DataError(
                 f"Index.build: entry {array.is_null().index(True).as_py()} is null; every entry must be text."
@@ -144,7 +138,7 @@ class Index:
         Raises:
             DataError: what is given is not text; more than 2^31 - 1 matches in one call.
         """
-        array = _string_array(texts, "texts")
+        array = string_array(texts, "texts")
         mask = array.is_null() if array.null_count else None
         paper, kinds, folded = self._rule
         data, offsets = buffers(array if paper else composed(array))
@@ -201,19 +195,3 @@ def _header(path: Path, raw: bytes) -> dict[str, Any]:
     if not whole:
         raise DataError(f"{path}: its header is not whole. Build the index again.")
     return header
-
-
-def _string_array(values: Texts, what: str) -> pa.LargeStringArray:
-    try:
-        if isinstance(values, str | bytes):
-            raise pa.ArrowTypeError("found one text, not a list of them")
-        if not isinstance(values, pa.Array | pa.ChunkedArray):
-            values = pa.array(values, pa.string())
-        if isinstance(values, pa.ChunkedArray):
-            values = values.combine_chunks() if values.num_chunks != 1 else values.chunk(0)
-        kind = values.type.value_type if pa.types.is_dictionary(values.type) else values.type
-        if kind not in _TEXT_TYPES:
-            raise pa.ArrowTypeError(f"found {kind}")
-        return values.cast(pa.large_string())
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, UnicodeEncodeError) as error:
-        raise DataError(f"{what}: must be text (str or None, valid Unicode): {error}.") from None

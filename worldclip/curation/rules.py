@@ -24,6 +24,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from worldclip.curation.texts import buffers
+
 RULES = ("paper", "unicode")
 
 #: Marks of prepared bytes. Only a spaced word that no space precedes cannot begin an entry of the paper's rule.
@@ -160,24 +162,6 @@ def composed(texts: pa.LargeStringArray) -> pa.LargeStringArray:
         return texts
     mask = pa.array(doubtful)
     return pc.replace_with_mask(texts, mask, pc.utf8_normalize(texts.filter(mask), form="NFC"))
-
-
-def buffers(texts: pa.LargeStringArray) -> tuple[np.ndarray, np.ndarray]:
-    """The bytes (uint8) and offsets (int64 [n + 1]) of an array, which may be a slice of a larger one."""
-    _, offsets, data = texts.buffers()
-    empty = np.zeros(0, np.uint8)
-    own = slice(texts.offset, texts.offset + len(texts) + 1)
-    return (
-        read_only(np.frombuffer(data, np.uint8) if data else empty),
-        read_only(np.frombuffer(offsets, np.int64)[own] if len(texts) else np.zeros(1, np.int64)),
-    )
-
-
-def read_only(array: np.ndarray) -> np.ndarray:
-    """A view that cannot be written to, as all mapped arrays are: kernels are compiled for one kind alone."""
-    view = array.view()
-    view.flags.writeable = False
-    return view
 
 
 @numba.njit(cache=True, nogil=True)
