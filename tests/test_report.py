@@ -8,12 +8,11 @@ import json
 import math
 import random
 import re
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
+from browser import browse, needs_chromium
 from PIL import Image, ImageDraw
 
 from worldclip import report
@@ -302,23 +301,6 @@ def test_nothing_is_loaded_from_anywhere(tmp_path: Path) -> None:
     html = page(tmp_path, results())
     assert not re.findall(r"""(?:src|href|action|data|poster)\s*=\s*["'](?!data:image/png;base64,|#)[^"']*""", html)
     assert not re.findall(r"url\(|@import|https?:|//[a-z]+\.", html)
-
-
-def browse(tmp_path: Path, html: str) -> tuple[str, list[str]]:
-    """The document as headless Chromium leaves it after running its script, and what the console complained of."""
-    (tmp_path / "report.html").write_text(html, encoding="utf-8")
-    command = (
-        "chromium --headless --no-sandbox --disable-gpu --disable-dev-shm-usage --virtual-time-budget=3000 --dump-dom "
-        "--enable-logging=stderr --v=0 --disable-background-networking --disable-component-update --disable-sync "
-        f"--no-first-run --user-data-dir={tmp_path / 'profile'}"
-    )
-    done = subprocess.run(
-        [*command.split(), (tmp_path / "report.html").as_uri()], capture_output=True, text=True, timeout=120, check=True
-    )
-    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-
-
-needs_chromium = pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
 
 
 @pytest.mark.chromium

@@ -49,7 +49,7 @@ def render(results: Mapping[str, Any], pictures: Mapping[str, bytes], path: Path
             "Run the evaluation again to write results.json anew."
         )
     html = (
-        _environment()
+        environment()
         .get_template("report.html.j2")
         .render(
             r=results,
@@ -68,7 +68,8 @@ def render(results: Mapping[str, Any], pictures: Mapping[str, bytes], path: Path
 
 
 @cache
-def _environment() -> Environment:
+def environment() -> Environment:
+    """Where the templates of all pages are, with the filters that write numbers and languages."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,

@@ -6,7 +6,7 @@ import click
 
 from worldclip import __version__
 from worldclip.cli.curation import curate
-from worldclip.cli.evaluation import evaluate
+from worldclip.cli.evaluation import check, evaluate
 from worldclip.cli.metadata import metadata
 from worldclip.cli.pairs import pairs
 from worldclip.cli.runs import ablate, quickstart, recipe, report
@@ -24,7 +24,7 @@ def main() -> None:
 
 
 for _command in (
-    *(quickstart, metadata, pairs, curate, train, evaluate, report),
+    *(quickstart, metadata, pairs, curate, train, evaluate, check, report),
     *(classify, embed, search),
     *(recipe, ablate),
 ):

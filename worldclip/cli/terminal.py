@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from functools import wraps
 from typing import Any, ParamSpec
 
@@ -38,6 +39,7 @@ class TerminalReporter:
         )
         self._ids: dict[str, TaskID] = {}
         self._told: dict[str, int] = {}
+        self._since: dict[str, tuple[float, int]] = {}
         self._began = time.monotonic()
 
     def __enter__(self) -> TerminalReporter:
@@ -67,10 +69,20 @@ class TerminalReporter:
                 self._bars.remove_task(self._ids.pop(what))
                 self.line(f"{what}: {total:,} of {total:,} {note}".rstrip())
             return
+        if what not in self._since or done < self._since[what][1]:  # A new piece of work of the same name.
+            self._since[what] = time.monotonic(), done
         part = done * PLAIN_STEPS // max(total, 1)
         if part != self._told.get(what):
             self._told[what] = part
-            self.line(f"{what}: {done:,} of {total:,} {note}".rstrip())
+            self.line(f"{what}: {done:,} of {total:,} {note} {self._left(what, done, total)}".rstrip())
+
+    def _left(self, what: str, done: int, total: int) -> str:
+        """The time that is left at the speed so far, once there is something to tell it from."""
+        began, first = self._since[what]
+        if not first < done < total:
+            return ""
+        seconds = (time.monotonic() - began) / (done - first) * (total - done)
+        return f"({timedelta(seconds=round(seconds))} left)"
 
 
 def told(function: Callable[P, None]) -> Callable[P, None]:

@@ -225,10 +225,15 @@ class EncoderFeatures:
         first.sort()
         mine = first[store.missing(keys[first])][self.processes.rank :: self.processes.size]
         for start in range(0, len(mine), size):
-            self.progress(what, start, len(mine))
+            self._tell(what, start, len(mine))
             yield mine[start : start + size].tolist()
         if len(mine):
-            self.progress(what, len(mine), len(mine))
+            self._tell(what, len(mine), len(mine))
+
+    def _tell(self, what: str, done: int, total: int) -> None:
+        """The first process speaks for all: each has as much to do."""
+        if self.processes.rank == 0:
+            self.progress(what, done, total)
 
     def _gathered(self, store: Store, keys: Keys) -> Floats:
         self.processes.barrier()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 
 import torch.distributed as dist
 
@@ -15,7 +16,8 @@ def process_group() -> Iterator[tuple[int, int, Callable[[], None]]]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield 0, 1, lambda: None
         return
-    dist.init_process_group("gloo")
+    # A process may wait for as long as the others read pictures or score, which is longer than the default half hour.
+    dist.init_process_group("gloo", timeout=timedelta(days=7))
     try:
         yield dist.get_rank(), dist.get_world_size(), dist.barrier
     finally:
