@@ -127,3 +127,17 @@ def test_the_suites_are_those_of_the_paper() -> None:
         "alignment": 1,
         "paper": len(BENCHMARKS) - 22,
     }
+
+
+def test_the_documentation_names_every_benchmark_its_folders_and_metrics() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text("utf-8")
+    rows = {line.split("`")[1]: line for line in text.splitlines() if line.startswith("| `")}
+    for name, benchmark in BENCHMARKS.items():
+        if name.startswith("slip-wds/"):
+            assert benchmark.folders[0][1] in text
+            continue
+        assert benchmark.metrics[0] in rows[name], name
+        assert benchmark.n is None or f"{benchmark.n:,}" in rows[name], name
+        if not name.startswith("slip/"):
+            assert all(f"`{folders[0]}/`" in rows[name] for folders in benchmark.folders), name
+    assert all(f"`{suite}`" in text for suite in SUITES)
