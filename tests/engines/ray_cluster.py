@@ -53,6 +53,11 @@ def where_am_i(output: Path, marks: Path, seconds: float) -> None:
     work.slow(output, marks / "slow", 0, seconds)
 
 
+def nodes_of(folder: Path) -> set[str]:
+    """Nodes that have begun a task of `where_am_i`."""
+    return {path.name.partition("-")[2] for path in (folder / "nodes").glob("*")}
+
+
 def test_a_node_killed_in_mid_run(tmp_path: Path) -> None:
     told: list[str] = []
     with ray_engine(HEAD, tell=told.append) as small:
@@ -67,12 +72,12 @@ def test_a_node_killed_in_mid_run(tmp_path: Path) -> None:
         tasks = [
             Task(name=f"task-{n}", function=where_am_i, output=tmp_path / f"{n}.out",
                  arguments=(tmp_path / f"{n}.out", tmp_path / "marks", 1.0))
-            for n in range(10)
+            for n in range(20)
         ]  # fmt: skip
         killed_at: list[int] = []
 
         def kill_a_node(done: int, total: int) -> None:
-            if done >= 2 and not killed_at:
+            if len(nodes_of(tmp_path)) == 2 and not killed_at:  # both are at work
                 killed_at.append(done)
                 for pid in {second.pid, *work.descendants(second.pid)}:
                     os.kill(pid, signal.SIGKILL)
@@ -80,10 +85,8 @@ def test_a_node_killed_in_mid_run(tmp_path: Path) -> None:
         engine.run(tasks, kill_a_node)
         wait_for_nodes(1)
     assert killed_at
-    assert {path.name: path.read_bytes() for path in tmp_path.glob("*.out")} == {f"{n}.out": b"0" for n in range(10)}
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("*.out")} == {f"{n}.out": b"0" for n in range(20)}
     assert work.temporaries(tmp_path) == []
-    nodes = {path.name.partition("-")[2] for path in (tmp_path / "nodes").iterdir()}
-    assert len(nodes) == 2  # both had worked
     begun = {path.name: path.stat().st_size for path in (tmp_path / "marks").iterdir() if path.is_file()}
     assert set(begun.values()) == {1, 2}  # what the lost node held was begun again, all else once
 

@@ -27,7 +27,7 @@ def test_the_contract_over_a_cluster_of_two_nodes() -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parents[1])])}
     done = subprocess.run(
         list(map(str, command)), cwd=HERE.parents[1], env=environment, capture_output=True, text=True, check=False,
-        timeout=150,
+        timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
     ran = re.search(r"(\d+) passed", done.stdout)
