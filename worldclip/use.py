@@ -1,8 +1,9 @@
 """Use a model at once: classify a picture, embed a folder, search it with words in any language.
 
 Any model folder works that `worldclip.model.towers` reads: ours and the official ones, other CLIPs, SigLIPs, ONNX.
+What `worldclip export --to onnx` wrote runs without torch.
 
-    encoder = Encoder.open(Path("runs/quickstart/model"))
+    encoder = open_model(Path("runs/quickstart/model"))
     classify(encoder, Path("dog.png"), ["chien", "gato", "犬", "собака"])
     embed(encoder, Path("pictures"), Path("emb.parquet"))
     search(encoder, "หมา", Path("emb.parquet"), k=5)
@@ -18,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -27,8 +29,8 @@ from PIL import Image
 
 from worldclip import storage
 from worldclip.errors import ConfigError, DataError, MissingData
-from worldclip.model.encoder import Encoder
 from worldclip.model.pixels import on_white, read_picture
+from worldclip.model.serve import IMAGE_GRAPH, TEXT_GRAPH, OnnxEncoder
 
 #: File names (lower case) that `embed` reads.
 PICTURE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
@@ -40,6 +42,52 @@ MODEL_KEY = "worldclip.model"
 _GROUP = 4096
 
 _THUMBNAIL = 192
+
+
+class Encoder(Protocol):
+    """A model as two functions, from pictures and from texts to the same unit sphere."""
+
+    @property
+    def folder(self) -> Path:
+        """Where it is."""
+
+    @property
+    def dimension(self) -> int:
+        """How many numbers an embedding has."""
+
+    @property
+    def logit_scale(self) -> float:
+        """The factor (not its logarithm) on cosine similarities before a softmax."""
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of what decides its embeddings."""
+
+    def images(self, pictures: Iterable[Image.Image]) -> np.ndarray:
+        """Embed pictures: float32 [n, dimension], rows of length 1."""
+
+    def texts(self, texts: Sequence[str]) -> np.ndarray:
+        """Embed texts: float32 [n, dimension], rows of length 1."""
+
+
+def open_model(folder: Path) -> Encoder:
+    """Open a model folder; torch is loaded only for those that need it.
+
+    Raises:
+        MissingData: there is no model, or a package is missing that reads it.
+        DataError: it is not a model of images and texts, is incomplete, or its parts do not fit each other.
+    """
+    graphs = all((folder / name).is_file() for name in (IMAGE_GRAPH, TEXT_GRAPH))
+    if graphs and storage.read_json(folder / "config.json").get("model_type") == "metaclip_2":
+        return OnnxEncoder.open(folder)
+    try:
+        from worldclip.model.encoder import Encoder as TorchEncoder
+    except ModuleNotFoundError as error:
+        raise MissingData(
+            f"{folder}: {error.name} is not installed, which runs it. Run `pip install 'worldclip[train]'`, or give a "
+            "folder that `worldclip export --to onnx` wrote."
+        ) from None
+    return TorchEncoder.open(folder)
 
 
 def _read_picture_file(path: Path) -> Image.Image:

@@ -8,6 +8,7 @@ from worldclip import __version__
 from worldclip.cli.curation import curate
 from worldclip.cli.evaluation import check, evaluate
 from worldclip.cli.metadata import metadata
+from worldclip.cli.models import export, tokenizer
 from worldclip.cli.pairs import pairs
 from worldclip.cli.runs import ablate, quickstart, recipe, report
 from worldclip.cli.training import train
@@ -26,6 +27,7 @@ def main() -> None:
 for _command in (
     *(quickstart, metadata, pairs, curate, train, evaluate, check, report),
     *(classify, embed, search),
+    *(export, tokenizer),
     *(recipe, ablate),
 ):
     main.add_command(_command)

@@ -24,10 +24,9 @@ from worldclip.cli.terminal import TerminalReporter, show, told
 def classify(image: Path, labels: str, model: Path, html: Path | None, as_json: bool) -> None:
     """Which of some names fits an image best."""
     from worldclip import use
-    from worldclip.model.encoder import Encoder
 
     names = [name.strip() for name in labels.split(",") if name.strip()]
-    answers = use.classify(Encoder.open(model), image, names)
+    answers = use.classify(use.open_model(model), image, names)
     if html:
         use.html_page(html, f"{image.name}", answers, image)
     show([{"label": label, "probability": probability} for label, probability in answers], as_json)
@@ -42,10 +41,9 @@ def classify(image: Path, labels: str, model: Path, html: Path | None, as_json: 
 def embed(folder: Path, out: Path, model: Path, as_json: bool) -> None:
     """Embed every image below a folder."""
     from worldclip import use
-    from worldclip.model.encoder import Encoder
 
     with TerminalReporter() as reporter:
-        done = use.embed(Encoder.open(model), folder, out, lambda at, total: reporter.progress("embed", at, total))
+        done = use.embed(use.open_model(model), folder, out, lambda at, total: reporter.progress("embed", at, total))
     show([{"embedded": done.embedded, "set aside": sum(done.reasons.values()), **done.reasons}], as_json)
 
 
@@ -66,9 +64,8 @@ def embed(folder: Path, out: Path, model: Path, as_json: bool) -> None:
 def search(query: str, table: Path, k: int, model: Path, html: Path | None, as_json: bool) -> None:
     """Find the images that fit a text in any language."""
     from worldclip import use
-    from worldclip.model.encoder import Encoder
 
-    answers = use.search(Encoder.open(model), query, table, k)
+    answers = use.search(use.open_model(model), query, table, k)
     if html:
         use.html_page(html, query, answers)
     show([{"image": path, "score": score} for path, score in answers], as_json)

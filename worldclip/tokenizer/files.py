@@ -45,8 +45,7 @@ def open_tokenizer(path: Path, context_length: int, convention: str | None = Non
     """
     if convention is not None and convention not in CONVENTIONS:
         raise ConfigError(f"tokenizer convention {convention!r}: allowed are {', '.join(CONVENTIONS)}.")
-    file = _file(path)
-    tokenizer = _from_json(file) if file.suffix == ".json" else from_sentencepiece(_bytes(file), str(file))
+    tokenizer = read_tokenizer(path)
     names = [convention] if convention else list(CONVENTIONS)
     for name in names:
         first, padding, last = CONVENTIONS[name]
@@ -56,10 +55,21 @@ def open_tokenizer(path: Path, context_length: int, convention: str | None = Non
             break
     else:
         wanted = "; ".join(f"{name}: {' '.join(filter(None, CONVENTIONS[name]))}" for name in names)
-        raise DataError(f"{file}: lacks the tokens of a row. It needs those of one of: {wanted}.")
+        raise DataError(f"{path}: lacks the tokens of a row. It needs those of one of: {wanted}.")
     added = [token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special]
     spell_out(tokenizer, {*filter(None, CONVENTIONS[name]), *added})
     return with_rows(tokenizer, SpecialIds(start=start, pad=pad, end=end), context_length)
+
+
+def read_tokenizer(path: Path) -> Tokenizer:
+    """The tokenizer of a file or folder as it is, before it writes rows.
+
+    Raises:
+        MissingData: there is no such file.
+        DataError: it is neither kind of file.
+    """
+    file = _file(path)
+    return _from_json(file) if file.suffix == ".json" else from_sentencepiece(_bytes(file), str(file))
 
 
 def _file(path: Path) -> Path:
