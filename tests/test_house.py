@@ -26,7 +26,7 @@ MODULES = sorted(
     if not module.name.endswith(".__main__")  # which runs the command when imported
 )
 #: What makes, trains or runs a model. All else is the data side, and works where torch is not installed.
-NEEDS_TORCH = re.compile(r"worldclip\.(loader\.images|model\.\w+|train\.\w+|use)")
+NEEDS_TORCH = re.compile(r"worldclip\.(loader\.(images|memory|parts|workers)|model\.\w+|train\.\w+|use)")
 
 
 def python(program: str, *arguments: str) -> str:

@@ -100,16 +100,50 @@ class TrainConfig:
     warmup_steps: int = 2_000
     clip_norm: float = 1.0
     init_temperature: float = 0.07
-    precision: Literal["fp32", "bf16", "auto"] = "auto"  #: auto: bf16 where the processor multiplies it in hardware
+    precision: Literal["fp32", "bf16", "fp16", "auto"] = "auto"  #: auto: bf16 where it is multiplied in hardware
     crop_scale: float = 0.7  #: smallest side of a random resized crop, as a share of the image's side
     color_jitter: float = 0.0  #: strength of random brightness, channel gain and desaturation; 0 is the paper's
-    threads: int = 2
+    threads: int = 2  #: of a process on a CPU
+    data: str | None = None  #: folder that `worldclip shards` wrote; None: the run's own pictures, in memory
+    window_images: int = 1_000_000  #: of the data's shards, so many images are shuffled together
+    scale: Literal["none", "english_share"] = "none"  #: english_share: batch and seen pairs are divided by it
+    accumulate: int = 1  #: pieces of a batch that are computed one after the other; changes only rounding
+    parallel: Literal["ddp", "fsdp"] = "ddp"  #: of several processes
+    gradient_checkpointing: bool = False
+    compile: bool = False
+    workers: int = 0  #: processes of each rank that decode images; 0: the rank itself
+    stall_seconds: float = 60.0  #: after so long without a sample, the rank, worker and shard are named
+    max_set_aside: float = 0.01  #: share of images that cannot be read at which a run ends
+    max_bad_steps: int = 10  #: steps in a row without a finite loss after which a run goes back to its checkpoint
+    validate_steps: int = 0  #: steps between validations; 0: none
+    log: Literal["none", "tensorboard", "wandb"] = "none"
     checkpoint_seconds: float = 30.0
+    keep_checkpoints: int = 2  #: the last ones, which are kept
+    keep_every_steps: int = 0  #: one of so many steps is kept for good; 0: none
 
     def __post_init__(self) -> None:
-        for name in ("seen_pairs", "batch_size", "texts_per_image", "text_tokens", "threads"):
+        for name in (
+            *("seen_pairs", "batch_size", "texts_per_image", "text_tokens", "threads", "accumulate"),
+            *("max_bad_steps", "keep_checkpoints"),
+        ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"train.{name}: is {getattr(self, name)}; needs 1 or more.")
+        if self.optimizer == "muon" and self.parallel == "fsdp":
+            raise ConfigError("train.optimizer=muon needs whole matrices: set train.parallel=ddp, or optimizer=adamw.")
+
+    def deciding(self) -> TrainConfig:
+        """This recipe with all that changes at most the rounding of its result set to its default."""
+        defaults: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(self)}
+        return dataclasses.replace(self, **{name: defaults[name] for name in _INDIFFERENT})
+
+
+#: How a run is spread over a machine and what is written about it: may change when it is resumed.
+_INDIFFERENT = frozenset(
+    {
+        *("accumulate", "parallel", "gradient_checkpointing", "compile", "workers", "stall_seconds", "max_set_aside"),
+        *("validate_steps", "log", "checkpoint_seconds", "keep_checkpoints", "keep_every_steps"),
+    }
+)
 
 
 @dataclass(frozen=True, kw_only=True)

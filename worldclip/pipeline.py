@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import platform
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +32,7 @@ from worldclip.metadata import starter
 from worldclip.metadata.entries import read_metadata
 from worldclip.packages import PACKAGES
 from worldclip.pairs import packaged
-from worldclip.recipes import ABLATION_ROWS, english_only, with_curation_row
+from worldclip.recipes import ABLATION_ROWS, english_only, scaled, with_curation_row
 from worldclip.report import render
 from worldclip.run import STAGES, Run
 from worldclip.schema import as_pairs
@@ -39,7 +40,10 @@ from worldclip.storage import file_digest, read_json, read_table, write_bytes, w
 from worldclip.tokenizer import PAD, encode, train_tokenizer, truncated
 
 if TYPE_CHECKING:
-    from worldclip.train.loop import TrainingData
+    from worldclip.loader.memory import MemoryImages
+    from worldclip.loader.parts import Loader
+    from worldclip.loader.workers import ShardLoader
+    from worldclip.train.ranks import Ranks
 
 # torch is imported where a model is made: all stages before run without it.
 
@@ -143,10 +147,10 @@ def curated_shards(run: Run) -> list[Path]:
     return sorted(run.path("curate").glob("curated-*.parquet"))
 
 
-def training_data(run: Run, tokenizer: Tokenizer) -> tuple[TrainingData, dict[str, int]]:
+def images_in_memory(run: Run, tokenizer: Tokenizer) -> tuple[MemoryImages, dict[str, int]]:
     """Decoded images with their candidate texts, and how many were set aside by reason."""
     from worldclip.loader.images import read_images
-    from worldclip.train.loop import TrainingData
+    from worldclip.loader.memory import MemoryImages
 
     pictures = read_images(sorted(run.path("pairs").glob("images-*.tar")), run.recipe.pairs.image_size)
     table = pa.concat_tables(
@@ -159,7 +163,7 @@ def training_data(run: Run, tokenizer: Tokenizer) -> tuple[TrainingData, dict[st
     order = np.argsort(image, kind="stable")[int((image < 0).sum()) :]  # Texts whose image could not be read go.
     texts = table.column("text").combine_chunks().dictionary_encode()
     name_of = dict(zip(image[order].tolist(), table.column("id").take(order).to_pylist(), strict=True))
-    data = TrainingData(
+    data = MemoryImages(
         pixels=pictures.pixels,
         candidates=candidates_of(
             [name_of.get(row, key) for row, key in enumerate(pictures.keys)],
@@ -178,52 +182,105 @@ def training_data(run: Run, tokenizer: Tokenizer) -> tuple[TrainingData, dict[st
     }
 
 
-def train_model(run: Run) -> None:
-    """CLIP from random weights on the curated pairs."""
+def images_in_shards(run: Run, tokenizer: Tokenizer) -> ShardLoader:
+    """Images that stay in their tars, with their candidate texts, as `worldclip shards` indexed them."""
+    from worldclip.loader.shards import ShardSet
+    from worldclip.loader.workers import ShardLoader
 
-    def work() -> dict[str, Any]:
-        from worldclip.model.sizes import build_model, save_model
-        from worldclip.train.loop import hardware_precision, train
+    config = run.recipe.train
+    return ShardLoader(
+        shards=ShardSet(folder=Path(config.data or ""), window_images=config.window_images),
+        tokenizer=tokenizer.to_str(),
+        text_tokens=config.text_tokens,
+        workers=config.workers,
+        stall_seconds=config.stall_seconds,
+    )
 
-        run.figures("tokenizer")
-        share = run.figures("curate")["english_share"]
-        recipe, config = run.recipe, run.recipe.train
-        tokenizer = Tokenizer.from_file(str(run.path("tokenizer") / "tokenizer.json"))
-        model = build_model(
-            recipe.model,
-            vocab_size=tokenizer.get_vocab_size(),
-            context_length=recipe.tokenizer.context_length,
-            temperature=config.init_temperature,
-            seed=recipe.seed,
-        )
-        data, set_aside = training_data(run, tokenizer)
-        done = train(
-            model,
-            data,
-            config,
-            seed=recipe.seed,
-            key=run.key("train"),
-            checkpoint=run.path("train") / "checkpoint.pt",
-            progress=lambda step, steps, loss: run.reporter.progress("train", step, steps, f"loss {loss:.3f}"),
-        )
+
+def index_images(run: Run) -> None:
+    """Index the run's own pictures for training from their shards."""
+    from worldclip.shards import index_shards
+
+    run.figures("curate")
+    about = index_shards(
+        [str(path) for path in sorted(run.path("pairs").glob("images-*.tar"))],
+        run.path("curate"),
+        run.folder / "shards",
+        engine=run.engine,
+        report=run.reporter.progress,
+    )
+    run.reporter.line(
+        f"shards: {sum(shard['samples'] for shard in about['shards']):,} images in {run.folder / 'shards'}"
+    )
+
+
+def train_model(run: Run, ranks: Ranks | None = None) -> None:
+    """CLIP from random weights on the curated pairs; under torchrun every rank calls it, and rank 0 writes."""
+    from worldclip.train.ranks import Ranks
+
+    ranks = ranks or Ranks()
+    if ranks.broadcast(run.finished("train") if ranks.rank == 0 else None):
+        run.reporter.line("train: done before")
+    elif ranks.rank == 0:
+        run.stage("train", lambda: _train(run, ranks))
+    else:
+        _train(run, ranks)
+    ranks.barrier()
+
+
+def _train(run: Run, ranks: Ranks) -> dict[str, Any]:
+    from worldclip.model.sizes import build_model, save_model
+    from worldclip.train.loop import hardware_precision, train
+
+    ranks.barrier()  # Rank 0 has emptied the stage's folder, if it had to.
+    run.figures("tokenizer")
+    recipe = run.recipe
+    tokenizer = Tokenizer.from_file(str(run.path("tokenizer") / "tokenizer.json"))
+    model = build_model(
+        recipe.model,
+        vocab_size=tokenizer.get_vocab_size(),
+        context_length=recipe.tokenizer.context_length,
+        temperature=recipe.train.init_temperature,
+        seed=recipe.seed,
+    )
+    loader: Loader
+    if recipe.train.data is None:
+        loader, set_aside = images_in_memory(run, tokenizer)
+        share, images, key = run.figures("curate")["english_share"], len(loader.pixels), run.key("train")
+    else:
+        loader = images_in_shards(run, tokenizer)
+        share, images = loader.shards.about["english_share"], loader.shards.images
+        set_aside, key = dict(loader.shards.about["set_aside"]), config_hash(run.key("train"), loader.shards.digest)
+    config = scaled(recipe, share).train
+    done = train(
+        model,
+        loader,
+        config,
+        seed=recipe.seed,
+        key=key,
+        checkpoints=run.path("train") / "checkpoints",
+        ranks=ranks,
+        progress=lambda step, steps, loss: run.reporter.progress("train", step, steps, f"loss {loss:.3f}"),
+    )
+    if ranks.rank == 0:
         save_model(model, tokenizer, run.path("train"))
-        (run.path("train") / "checkpoint.pt").unlink(missing_ok=True)
-        return {
-            "seen_pairs": int(done.losses[-1][0]),
-            "images": len(data.pixels),
-            "steps": done.step,
-            "batch_size": config.batch_size // config.texts_per_image * config.texts_per_image,
-            "texts_per_image": config.texts_per_image,
-            "english_share": share,
-            "scale_factor": 1 / share if share else None,
-            "params": sum(parameter.numel() for parameter in model.parameters()),
-            "seconds": round(done.seconds, 3),
-            "precision": hardware_precision() if config.precision == "auto" else config.precision,
-            "loss": done.losses,
-            "set_aside": set_aside,
-        }
-
-    run.stage("train", work)
+        shutil.rmtree(run.path("train") / "checkpoints", ignore_errors=True)
+    return {
+        "seen_pairs": int(done.losses[-1][0]),
+        "images": images,
+        "steps": done.step,
+        "batch_size": config.batch_size // config.texts_per_image * config.texts_per_image,
+        "texts_per_image": config.texts_per_image,
+        "english_share": share,
+        "scale_factor": 1 / share if share else None,
+        "params": sum(parameter.numel() for parameter in model.parameters()),
+        "seconds": round(done.seconds, 3),
+        "precision": hardware_precision() if config.precision == "auto" else config.precision,
+        "loss": done.losses,
+        "set_aside": set_aside | done.set_aside,
+        "bad_steps": done.bad_steps,
+        "processes": ranks.size,
+    }
 
 
 def english_run(run: Run) -> Run:

@@ -14,6 +14,7 @@ from worldclip.config import (
     TowerConfig,
     TrainConfig,
 )
+from worldclip.errors import ConfigError
 
 #: Languages of the quickstart: the most spoken, in eleven scripts, with names for nearly every drawing.
 QUICKSTART_LANGUAGES = (
@@ -72,6 +73,28 @@ def with_curation_row(recipe: Recipe, row: int, t_en: int | None) -> Recipe:
         recipe.curation, texts=of_row.texts, metadata=of_row.metadata, thresholds=of_row.thresholds, t_en=t_en
     )
     return dataclasses.replace(recipe, name=f"{recipe.name}-row{row}", curation=curation)
+
+
+def scaled(recipe: Recipe, english_share: float) -> Recipe:
+    """Seen pairs as the recipe's `train.scale` says (paper, section 3.3).
+
+    "english_share": its batch and seen pairs are those of an English model; both are divided by the share of English
+    among the pairs to be seen, so that as many English pairs are seen as by that model, in as many steps.
+
+    Raises:
+        ConfigError: no English pair is among the data.
+    """
+    if recipe.train.scale == "none":
+        return recipe
+    if not english_share:
+        raise ConfigError("train.scale=english_share: the data hold no English pair. Set train.scale=none.")
+    train = dataclasses.replace(
+        recipe.train,
+        seen_pairs=round(recipe.train.seen_pairs / english_share),
+        batch_size=round(recipe.train.batch_size / english_share),
+        scale="none",
+    )
+    return dataclasses.replace(recipe, train=train)
 
 
 def english_only(recipe: Recipe, english_share: float) -> Recipe:

@@ -7,7 +7,6 @@ was cut short goes on where it was (shards that are done, the last checkpoint); 
 
 from __future__ import annotations
 
-import dataclasses
 import fcntl
 import os
 import resource
@@ -79,8 +78,6 @@ class Run:
     def key(self, stage: str) -> str:
         """What a stage's result depends on: its part of the recipe and all that comes before it."""
         recipe = self.recipe
-        # How often a checkpoint is written changes nothing of the result; the number of threads does, in last bits.
-        train = dataclasses.replace(recipe.train, checkpoint_seconds=0.0)
         before: dict[str, tuple[object, ...]] = {
             "metadata": (__version__, recipe.metadata, sorted(self.cache.present())),
             "pairs": (__version__, recipe.pairs, sorted(self.cache.present())),
@@ -92,7 +89,7 @@ class Run:
         if stage == "tokenizer":
             return config_hash(stage, self.key("curate"), recipe.tokenizer)
         if stage == "train":
-            return config_hash(stage, self.key("tokenizer"), recipe.model, train, recipe.seed)
+            return config_hash(stage, self.key("tokenizer"), recipe.model, recipe.train.deciding(), recipe.seed)
         return config_hash(stage, self.key("train"))
 
     def marker(self, stage: str) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from math import sqrt
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from worldclip.curation.sample import Candidates, id_keys
 from worldclip.errors import DataError
-from worldclip.loader.batches import Batch, batches
+from worldclip.loader.batches import Batch, Cursor, Window, batches
 
 
 def candidates(probability: list[list[float]]) -> Candidates:
@@ -23,8 +24,48 @@ def candidates(probability: list[list[float]]) -> Candidates:
     )
 
 
-def run(made: Candidates, images: int, texts: int = 1, seed: int = 0, start: int = 0, steps: int = 20) -> list[Batch]:
-    return list(batches(made, images=images, texts_per_image=texts, seed=seed, start=start, steps=steps))
+@dataclass(frozen=True)
+class Pool:
+    """Images in windows of a few, which are other ones in each epoch."""
+
+    candidates: Candidates
+    size: int = 1 << 30
+
+    @property
+    def windows(self) -> int:
+        return max(1, -(-len(self.candidates.keys) // self.size))
+
+    def window(self, number: int, _seed: int, epoch: int) -> Window:
+        images = np.arange(len(self.candidates.keys))
+        images = np.roll(images, 7 * epoch)[number * self.size :][: self.size]
+        offsets = self.candidates.offsets
+        texts = np.concatenate(
+            [np.zeros(0, np.int64), *(np.arange(offsets[image], offsets[image + 1]) for image in images)]
+        )
+        return Window(
+            candidates=Candidates(
+                keys=self.candidates.keys[images],
+                offsets=np.cumsum([0, *(offsets[images + 1] - offsets[images])]),
+                keep_probability=self.candidates.keep_probability[texts],
+            ),
+            images=images,
+            texts=texts,
+            identity=texts,
+        )
+
+
+def run(
+    made: Candidates,
+    images: int,
+    texts: int = 1,
+    seed: int = 0,
+    start: int = 0,
+    steps: int = 20,
+    size: int = 1 << 30,
+    cursor: Cursor | None = None,
+) -> list[Batch]:
+    pool = Pool(made, size)
+    return list(batches(pool, images=images, texts_per_image=texts, seed=seed, start=start, steps=steps, cursor=cursor))
 
 
 def plain(batch: Batch) -> tuple[int, int, list[int], list[list[int]]]:
@@ -35,13 +76,19 @@ ALL = candidates([[1.0, 1.0]] * 50)
 SOME = candidates([[0.5, 0.0, 1.0], [], [0.1], [1.0] * 4, [0.0]] * 40)
 
 
+@pytest.mark.parametrize("size", [1 << 30, 60, 11])
 @pytest.mark.parametrize("texts", [1, 3])
 @pytest.mark.parametrize("images", [1, 7, 64, 500])
-def test_a_resumed_run_meets_the_same_batches(images: int, texts: int) -> None:
-    whole = list(map(plain, run(SOME, images, texts)))
+def test_a_resumed_run_meets_the_same_batches(images: int, texts: int, size: int) -> None:
+    batches = run(SOME, images, texts, size=size)
+    whole = list(map(plain, batches))
     assert [step for step, *_ in whole] == list(range(20))
     for start in (0, 1, 9, 19, 20):
-        assert list(map(plain, run(SOME, images, texts, start=start))) == whole[start:]
+        assert list(map(plain, run(SOME, images, texts, start=start, size=size))) == whole[start:]
+        if start:
+            after = batches[start - 1].after
+            found = run(SOME, images, texts, start=start, size=size, cursor=after)
+            assert list(map(plain, found)) == whole[start:]
 
 
 @given(
@@ -69,8 +116,9 @@ def test_every_text_is_one_of_its_images(
         assert (made.keep_probability[batch.texts] > 0).all()
 
 
-def test_each_image_once_an_epoch_where_all_are_kept() -> None:
-    found = run(ALL, 10, steps=15)  # three epochs of five steps
+@pytest.mark.parametrize("size", [1 << 30, 20, 7])
+def test_each_image_once_an_epoch_where_all_are_kept(size: int) -> None:
+    found = run(ALL, 10, steps=15, size=size)  # three epochs of five steps
     for epoch in range(3):
         own = found[5 * epoch : 5 * epoch + 5]
         assert {batch.epoch for batch in own} == {epoch}
@@ -96,7 +144,7 @@ def test_images_are_seen_as_often_as_their_texts_are_kept() -> None:
     made = candidates([[1.0], [0.5, 0.5], [0.25], [0.0, 0.5]])
     epochs = 0
     seen: Counter[int] = Counter()
-    for batch in batches(made, images=1, texts_per_image=1, seed=5, start=0, steps=6000):
+    for batch in run(made, 1, seed=5, steps=6000):
         seen[int(batch.images[0])] += 1
         epochs = batch.epoch + 1
     for image, share in enumerate((1.0, 0.5, 0.25, 0.25)):

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from worldclip.errors import DataError, MissingData
-from worldclip.loader.images import augment, decode, normalize, read_images, resize, step_generator
+from worldclip.loader.images import augment, decode, jitter, normalize, read_images, resize, step_generator
 
 SIZE = 16
 
@@ -180,7 +180,9 @@ def batch(count: int = 4, size: int = 24) -> torch.Tensor:
 
 def test_augmentation_is_the_steps_alone() -> None:
     def at(seed: int, step: int) -> torch.Tensor:
-        return augment(batch(), SIZE, crop_scale=0.5, color_jitter=0.3, generator=step_generator(seed, step))
+        generator = step_generator(seed, step)
+        crops = augment(batch(), SIZE, crop_scale=0.5, generator=generator)
+        return jitter(crops, 0.3, generator=generator, of=(4, torch.arange(4)))
 
     assert torch.equal(at(1, 2), at(1, 2))
     assert not torch.equal(at(1, 2), at(1, 3))
@@ -193,16 +195,29 @@ def test_augmentation_is_the_steps_alone() -> None:
     assert ((found >= 0) & (found <= 1)).all()
 
 
+def test_a_part_of_a_batch_is_changed_as_it_is_in_the_whole() -> None:
+    def changed(places: torch.Tensor) -> torch.Tensor:
+        of = (6, places)
+        crops = augment(batch(6)[places], SIZE, crop_scale=0.5, generator=step_generator(0, 1), of=of)
+        return jitter(crops, 0.3, generator=step_generator(0, 1, stream=1), of=of)
+
+    whole = changed(torch.arange(6))
+    for places in (torch.tensor([0, 1, 2]), torch.tensor([3, 4, 5]), torch.tensor([5, 5])):
+        torch.testing.assert_close(changed(places), whole[places])
+    crops = augment(batch(), SIZE, crop_scale=0.5, generator=step_generator(0, 1))
+    assert torch.equal(jitter(crops, 0.0, generator=step_generator(0, 1), of=(4, torch.arange(4))), crops)
+
+
 def test_without_crop_and_jitter_it_is_nearly_the_picture() -> None:
     # A crop of the whole side still has an aspect ratio: squeezed by at most sqrt(5/4).
     plain = torch.full((2, 3, 24, 24), 51, dtype=torch.uint8)
-    found = augment(plain, SIZE, crop_scale=1.0, color_jitter=0.0, generator=step_generator(0, 0))
+    found = augment(plain, SIZE, crop_scale=1.0, generator=step_generator(0, 0))
     assert torch.allclose(found, torch.tensor(0.2))
 
 
 def test_crops_lie_inside_of_the_picture_and_reach_its_border() -> None:
     ramp = torch.arange(0, 256, dtype=torch.uint8).repeat(256, 1).repeat(300, 3, 1, 1)
-    found = augment(ramp, SIZE, crop_scale=0.3, color_jitter=0.0, generator=step_generator(0, 0)) * 255
+    found = augment(ramp, SIZE, crop_scale=0.3, generator=step_generator(0, 0)) * 255
     widths = (found[:, 0, 0, -1] - found[:, 0, 0, 0]) / 256 * SIZE / (SIZE - 1)
     assert 0.3 / 1.25**0.5 - 0.02 < widths.min() < 0.4
     assert 0.9 < widths.max() <= 1.001

@@ -2,99 +2,148 @@
 
 from __future__ import annotations
 
-import pickle
+import resource
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
 from worldclip.config import TrainConfig
-from worldclip.errors import DataError
-from worldclip.train.checkpoint import Progress, load_checkpoint, save_checkpoint
-from worldclip.train.optim import build_optimizer
+from worldclip.errors import DataError, StorageError
+from worldclip.loader.batches import Cursor
+from worldclip.train.checkpoint import Checkpoints, Progress
+from worldclip.train.ranks import Ranks
 
 CONFIG = TrainConfig(seen_pairs=1, batch_size=1)
-PROGRESS = Progress(key="run", step=3, seconds=1.5, losses=[[64.0, 2.5]], pending=[2.25, 1.0])
 
 
-def made(seed: int, steps: int = 0) -> tuple[torch.nn.Module, torch.optim.AdamW]:
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 2))
-    optimizer = build_optimizer(model, CONFIG)
-    for step in range(steps):
-        optimizer.zero_grad()
-        model(torch.full((2, 3), 0.5 + step)).square().sum().backward()
-        optimizer.step()
-    return model, optimizer
+def state(seed: int) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        "a": torch.randn(3, 4, generator=generator),
+        "b.c": torch.randn(5, generator=generator).to(torch.bfloat16),
+        "steps": torch.tensor(seed),
+        "none": torch.zeros(0, 2),
+    }
 
 
-def state(model: torch.nn.Module, optimizer: torch.optim.AdamW) -> str:
-    torch.set_printoptions(precision=17, threshold=100_000)
-    try:
-        return repr((model.state_dict(), optimizer.state_dict()))
-    finally:
-        torch.set_printoptions(profile="default")
+def progress(step: int = 3, key: str = "run") -> Progress:
+    return Progress(
+        key=key,
+        step=step,
+        cursor=Cursor(epoch=1, window=2, taken=5),
+        seconds=1.5,
+        losses=[[64.0, 0.1 + 0.2]],
+        pending=[2.25, 1e-17],
+        validation=[{"step": 2, "loss": 1.0}],
+        bad_steps=1,
+        set_aside={"unreadable image": 2},
+    )
+
+
+def at(folder: Path, config: TrainConfig = CONFIG) -> Checkpoints:
+    return Checkpoints(folder, config, Ranks())
+
+
+def saved(folder: Path, *steps: int, config: TrainConfig = CONFIG) -> Checkpoints:
+    made = at(folder, config)
+    for step in steps:
+        made.save(state(step), progress(step))
+    made.wait()
+    return made
 
 
 def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
-    model, optimizer = made(0, steps=3)
-    save_checkpoint(tmp_path / "c.pt", model, optimizer, PROGRESS)
-    again, other = made(1)
-    assert load_checkpoint(tmp_path / "c.pt", again, other, "run") == PROGRESS
-    assert state(again, other) == state(model, optimizer)
-    for each in ((model, optimizer), (again, other)):
-        each[1].zero_grad()
-        each[0](torch.ones(1, 3)).sum().backward()
-        each[1].step()
-    assert state(again, other) == state(model, optimizer)
-    assert [path.name for path in tmp_path.iterdir()] == ["c.pt"]
+    saved(tmp_path, 3)
+    found = state(9)
+    assert at(tmp_path).load(found, "run") == progress(3)
+    for name, value in state(3).items():
+        assert torch.equal(found[name], value), name
+
+
+def test_the_state_is_that_of_the_moment_of_saving(tmp_path: Path) -> None:
+    tensors, made = state(3), at(tmp_path)
+    now = progress(3)
+    made.save(tensors, now)
+    tensors["a"].zero_()  # training goes on while it is written
+    now.step, now.losses[0][1] = 4, 0.0
+    made.wait()
+    found = state(9)
+    assert made.load(found, "run") == progress(3)
+    assert torch.equal(found["a"], state(3)["a"])
+
+
+def test_the_last_checkpoint_counts(tmp_path: Path) -> None:
+    made = saved(tmp_path, 5, 30, 200)
+    assert made.load(state(0), "run").step == 200
+    assert made.steps() == [30, 200]
+
+
+def test_the_last_few_and_some_for_good_are_kept(tmp_path: Path) -> None:
+    config = TrainConfig(seen_pairs=1, batch_size=1, keep_checkpoints=3, keep_every_steps=10)
+    assert saved(tmp_path, *range(2, 36, 3), config=config).steps() == [20, 29, 32, 35]
 
 
 def test_without_a_checkpoint_a_run_begins(tmp_path: Path) -> None:
-    model, optimizer = made(0)
-    before = state(model, optimizer)
-    assert load_checkpoint(tmp_path / "c.pt", model, optimizer, "run") == Progress(key="run")
-    assert state(model, optimizer) == before
+    tensors = state(4)
+    assert at(tmp_path / "new").load(tensors, "run") == Progress(key="run")
+    assert torch.equal(tensors["a"], state(4)["a"])
 
 
 def test_another_runs_checkpoint_is_not_resumed(tmp_path: Path) -> None:
-    save_checkpoint(tmp_path / "c.pt", *made(0, steps=1), PROGRESS)
-    model, optimizer = made(1)
-    before = state(model, optimizer)
-    assert load_checkpoint(tmp_path / "c.pt", model, optimizer, "other") == Progress(key="other")
-    assert state(model, optimizer) == before
+    tensors = state(4)
+    assert saved(tmp_path, 3).load(tensors, "other") == Progress(key="other")
+    assert torch.equal(tensors["a"], state(4)["a"])
 
 
-class Evil:
-    """Unpickled, it would write a file."""
+def test_what_was_not_finished_is_not_there(tmp_path: Path) -> None:
+    saved(tmp_path, 3)
+    half = tmp_path / "step-00000007.tmp"
+    half.mkdir()
+    (half / "progress.json").write_text("{}")
+    made = at(tmp_path)
+    assert made.steps() == [3]
+    assert not half.exists()
+    made.remove()
+    assert not tmp_path.exists()
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
 
-    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
-        return Path.write_text, (self.path, "unpickled")
-
-
-@pytest.mark.parametrize("kind", ["empty", "text", "cut", "weights alone", "other progress", "pickle", "evil"])
-def test_what_is_no_checkpoint_is_refused(tmp_path: Path, kind: str) -> None:
-    path = tmp_path / "c.pt"
-    model, optimizer = made(0, steps=1)
-    save_checkpoint(path, model, optimizer, PROGRESS)
-    if kind == "empty":
-        path.write_bytes(b"")
-    elif kind == "text":
-        path.write_text("no checkpoint")
-    elif kind == "cut":
-        path.write_bytes(path.read_bytes()[:-100])
-    elif kind == "weights alone":
-        torch.save(model.state_dict(), path)
-    elif kind == "other progress":
-        torch.save({"model": {}, "optimizer": {}, "progress": {"epoch": 3}}, path)
-    elif kind == "pickle":
-        path.write_bytes(pickle.dumps({"progress": {"key": "run"}}))
+@pytest.mark.parametrize("damage", ["cut", "text", "gone", "shape", "progress", "other progress"])
+def test_what_is_no_checkpoint_is_refused(tmp_path: Path, damage: str) -> None:
+    saved(tmp_path, 3)
+    folder = tmp_path / "step-00000003"
+    weights = folder / "whole.safetensors"
+    tensors = state(9)
+    if damage == "cut":
+        weights.write_bytes(weights.read_bytes()[:-10])
+    elif damage == "text":
+        weights.write_text("no checkpoint")
+    elif damage == "gone":
+        weights.unlink()
+    elif damage == "shape":
+        tensors["a"] = torch.zeros(4, 4)
+    elif damage == "progress":
+        (folder / "progress.json").write_text("{")
     else:
-        torch.save({"progress": Evil(tmp_path / "proof")}, path)
-    with pytest.raises(DataError, match=r"c\.pt: is not a readable checkpoint .* Delete it to train from the start"):
-        load_checkpoint(path, model, optimizer, "run")
-    assert not (tmp_path / "proof").exists()
+        (folder / "progress.json").write_text('{"epoch": 3, "cursor": {}}')
+    with pytest.raises(DataError, match=r"step-00000003: is not a readable checkpoint .* Delete it to train from"):
+        at(tmp_path).load(tensors, "run")
+
+
+@pytest.fixture
+def full_disk() -> Iterator[None]:
+    """A limit on the size of files fails the very call that a full disk fails."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.usefixtures("full_disk")
+def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path) -> None:
+    made = saved(tmp_path, 3)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+    made.save(state(4) | {"a": torch.zeros(3000)}, progress(4))
+    with pytest.raises(StorageError, match=r"step-00000004: the checkpoint could not be written .*too large"):
+        made.wait()
+    assert at(tmp_path).load(state(0), "run") == progress(3)

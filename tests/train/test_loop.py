@@ -14,10 +14,13 @@ from transformers import MetaClip2Model
 from worldclip.config import ModelConfig, TowerConfig, TrainConfig
 from worldclip.curation.sample import Candidates, id_keys
 from worldclip.errors import DataError, WorldclipError
+from worldclip.loader.batches import batches
+from worldclip.loader.memory import MemoryImages
+from worldclip.loader.parts import Loaded
 from worldclip.model.sizes import build_model
 from worldclip.tokenizer import END, PAD, START
 from worldclip.train.checkpoint import Progress
-from worldclip.train.loop import LOSS_POINTS, TrainingData, hardware_precision, train
+from worldclip.train.loop import LOSS_POINTS, Trainer, hardware_precision, train
 
 IMAGES, TEXTS, LENGTH = 48, 3, 6
 TOWER = TowerConfig(layers=1, width=16, heads=2)
@@ -43,7 +46,7 @@ def _threads_as_they_were() -> object:
 
 
 @pytest.fixture(scope="module")
-def data() -> TrainingData:
+def data() -> MemoryImages:
     """Each image has a colour of its own, and texts that name it."""
     noise = np.random.default_rng(0)
     colours = noise.integers(0, 256, (IMAGES, 1, 1, 3))
@@ -59,7 +62,7 @@ def data() -> TrainingData:
         keep_probability=noise.choice([0.3, 0.7, 1.0], IMAGES * TEXTS),
     )
     order = noise.permutation(IMAGES * TEXTS)  # rows of the texts are in no order
-    return TrainingData(
+    return MemoryImages(
         pixels=pixels, candidates=candidates, token_ids=ids[order].astype(np.int32), text_of_candidate=np.argsort(order)
     )
 
@@ -69,7 +72,7 @@ def model(seed: int = 0) -> MetaClip2Model:
 
 
 def run(
-    data: TrainingData,
+    data: MemoryImages,
     path: Path,
     config: TrainConfig = CONFIG,
     *,
@@ -78,7 +81,7 @@ def run(
     progress: Callable[[int, int, float], None] | None = None,
 ) -> tuple[MetaClip2Model, Progress]:
     made = model()
-    return made, train(made, data, config, seed=seed, key=key, checkpoint=path, progress=progress)
+    return made, train(made, data, config, seed=seed, key=key, checkpoints=path, progress=progress)
 
 
 def same(one: MetaClip2Model, other: MetaClip2Model) -> bool:
@@ -87,8 +90,8 @@ def same(one: MetaClip2Model, other: MetaClip2Model) -> bool:
 
 
 @pytest.fixture(scope="module")
-def whole(data: TrainingData, tmp_path_factory: pytest.TempPathFactory) -> tuple[MetaClip2Model, Progress]:
-    return run(data, tmp_path_factory.mktemp("whole") / "c.pt")
+def whole(data: MemoryImages, tmp_path_factory: pytest.TempPathFactory) -> tuple[MetaClip2Model, Progress]:
+    return run(data, tmp_path_factory.mktemp("whole") / "c")
 
 
 class Killed(BaseException):
@@ -98,7 +101,7 @@ class Killed(BaseException):
 @pytest.mark.parametrize("stops", [(1,), (2, 3, 4), (7, 19), (20,)])
 @pytest.mark.parametrize("every", [0.0, 1e9], ids=["each step", "never"])
 def test_a_resumed_run_ends_with_the_same_weights(
-    data: TrainingData, whole: tuple[MetaClip2Model, Progress], tmp_path: Path, stops: tuple[int, ...], every: float
+    data: MemoryImages, whole: tuple[MetaClip2Model, Progress], tmp_path: Path, stops: tuple[int, ...], every: float
 ) -> None:
     config = replace(CONFIG, checkpoint_seconds=every)
     for stop in stops:
@@ -108,57 +111,58 @@ def test_a_resumed_run_ends_with_the_same_weights(
                 raise Killed
 
         with pytest.raises(Killed):
-            run(data, tmp_path / "c.pt", config, progress=kill)
+            run(data, tmp_path / "c", config, progress=kill)
         # The step of a killed run is not in its checkpoint: it is done again.
-        assert (tmp_path / "c.pt").exists() == (every == 0 and stop > 1)
-    found, progress = run(data, tmp_path / "c.pt", config)
+        assert any((tmp_path / "c").glob("step-*")) == (every == 0 and stop > 1)
+    found, progress = run(data, tmp_path / "c", config)
     assert same(found, whole[0])
     assert (progress.step, progress.losses) == (20, whole[1].losses)
 
 
-def test_a_finished_run_is_not_trained_again(data: TrainingData, tmp_path: Path) -> None:
-    first, _ = run(data, tmp_path / "c.pt")
+def test_a_finished_run_is_not_trained_again(data: MemoryImages, tmp_path: Path) -> None:
+    first, _ = run(data, tmp_path / "c")
     steps: list[int] = []
-    again, progress = run(data, tmp_path / "c.pt", progress=lambda step, *_: steps.append(step))
+    again, progress = run(data, tmp_path / "c", progress=lambda step, *_: steps.append(step))
     assert same(first, again)
     assert (steps, progress.step) == ([], 20)
 
 
 def test_the_same_seed_gives_the_same_weights(
-    data: TrainingData, whole: tuple[MetaClip2Model, Progress], tmp_path: Path
+    data: MemoryImages, whole: tuple[MetaClip2Model, Progress], tmp_path: Path
 ) -> None:
     torch.manual_seed(123)  # whatever the global state
     np.random.seed(5)
-    assert same(run(data, tmp_path / "c.pt")[0], whole[0])
-    assert not same(run(data, tmp_path / "d.pt", seed=1)[0], whole[0])
+    assert same(run(data, tmp_path / "c")[0], whole[0])
+    assert not same(run(data, tmp_path / "d", seed=1)[0], whole[0])
 
 
 def test_another_runs_checkpoint_is_not_gone_on_with(
-    data: TrainingData, whole: tuple[MetaClip2Model, Progress], tmp_path: Path
+    data: MemoryImages, whole: tuple[MetaClip2Model, Progress], tmp_path: Path
 ) -> None:
-    run(data, tmp_path / "c.pt", key="other", seed=4)
-    assert same(run(data, tmp_path / "c.pt")[0], whole[0])
+    run(data, tmp_path / "c", key="other", seed=4)
+    assert same(run(data, tmp_path / "c")[0], whole[0])
 
 
-def test_a_broken_checkpoint_is_named(data: TrainingData, tmp_path: Path) -> None:
-    (tmp_path / "c.pt").write_bytes(b"broken")
-    with pytest.raises(DataError, match=r"c\.pt: is not a readable checkpoint"):
-        run(data, tmp_path / "c.pt")
+def test_a_broken_checkpoint_is_named(data: MemoryImages, tmp_path: Path) -> None:
+    run(data, tmp_path / "c")
+    (tmp_path / "c/step-00000020/whole.safetensors").write_bytes(b"broken")
+    with pytest.raises(DataError, match=r"step-00000020: is not a readable checkpoint"):
+        run(data, tmp_path / "c")
 
 
-def test_progress_is_told_step_by_step(data: TrainingData, tmp_path: Path) -> None:
+def test_progress_is_told_step_by_step(data: MemoryImages, tmp_path: Path) -> None:
     told: list[tuple[int, int, float]] = []
-    trained, progress = run(data, tmp_path / "c.pt", progress=lambda *now: told.append(now))
+    trained, progress = run(data, tmp_path / "c", progress=lambda *now: told.append(now))
     assert [(step, steps) for step, steps, _ in told] == [(step, 20) for step in range(1, 21)]
     assert progress.losses == [[16.0 * step, loss] for step, _, loss in told]
     assert progress.pending == []
     assert not trained.training
 
 
-def test_a_long_run_has_a_curve_of_about_a_hundred_points(data: TrainingData, tmp_path: Path) -> None:
+def test_a_long_run_has_a_curve_of_about_a_hundred_points(data: MemoryImages, tmp_path: Path) -> None:
     config = replace(CONFIG, batch_size=4, seen_pairs=4 * 230, checkpoint_seconds=1e9)
     told: list[float] = []
-    _, progress = run(data, tmp_path / "c.pt", config, progress=lambda _step, _steps, loss: told.append(loss))
+    _, progress = run(data, tmp_path / "c", config, progress=lambda _step, _steps, loss: told.append(loss))
     assert LOSS_POINTS <= len(progress.losses) <= 1.2 * LOSS_POINTS
     assert progress.losses[0] == [8.0, pytest.approx(np.mean(told[:2]))]
     assert progress.losses[-1][0] == config.seen_pairs
@@ -168,38 +172,38 @@ def test_a_long_run_has_a_curve_of_about_a_hundred_points(data: TrainingData, tm
     ("batch", "texts", "seen", "steps"), [(16, 2, 320, 20), (16, 3, 150, 10), (2, 8, 8, 1), (4, 1, 1, 1)]
 )
 def test_seen_pairs_count_every_text(
-    data: TrainingData, tmp_path: Path, batch: int, texts: int, seen: int, steps: int
+    data: MemoryImages, tmp_path: Path, batch: int, texts: int, seen: int, steps: int
 ) -> None:
     config = replace(CONFIG, batch_size=batch, texts_per_image=texts, seen_pairs=seen)
-    _, progress = run(data, tmp_path / "c.pt", config)
+    _, progress = run(data, tmp_path / "c", config)
     assert progress.step == steps
     assert progress.losses[-1][0] == steps * texts * max(1, batch // texts)
 
 
-def test_the_loss_falls_and_images_find_their_texts(data: TrainingData, tmp_path: Path) -> None:
+def test_the_loss_falls_and_images_find_their_texts(data: MemoryImages, tmp_path: Path) -> None:
     config = replace(CONFIG, batch_size=64, seen_pairs=64 * 80, color_jitter=0.0, checkpoint_seconds=1e9)
     told: list[float] = []
-    run(data, tmp_path / "c.pt", config, progress=lambda _step, _steps, loss: told.append(loss))
+    run(data, tmp_path / "c", config, progress=lambda _step, _steps, loss: told.append(loss))
     assert np.mean(told[:3]) > 3
     assert np.mean(told[-10:]) < 0.7 * np.mean(told[:3])
 
 
-def test_bf16_is_near_fp32(data: TrainingData, whole: tuple[MetaClip2Model, Progress], tmp_path: Path) -> None:
-    _, progress = run(data, tmp_path / "c.pt", replace(CONFIG, precision="bf16"))
+def test_bf16_is_near_fp32(data: MemoryImages, whole: tuple[MetaClip2Model, Progress], tmp_path: Path) -> None:
+    _, progress = run(data, tmp_path / "c", replace(CONFIG, precision="bf16"))
     assert progress.losses != whole[1].losses
     assert progress.losses[0][1] == pytest.approx(whole[1].losses[0][1], rel=0.05)
 
 
-def test_automatic_precision_is_one_of_the_two(data: TrainingData, tmp_path: Path) -> None:
+def test_automatic_precision_is_one_of_the_two(data: MemoryImages, tmp_path: Path) -> None:
     assert hardware_precision() in ("bf16", "fp32")
-    one = run(data, tmp_path / "a.pt", replace(CONFIG, precision="auto"))[0]
-    assert same(one, run(data, tmp_path / "b.pt", replace(CONFIG, precision=hardware_precision()))[0])  # type: ignore[arg-type]
+    one = run(data, tmp_path / "a", replace(CONFIG, precision="auto"))[0]
+    assert same(one, run(data, tmp_path / "b", replace(CONFIG, precision=hardware_precision()))[0])  # type: ignore[arg-type]
 
 
 def test_a_text_is_a_positive_of_every_image_that_has_it() -> None:
     # Images 0 and 1 share text 7, images 1 and 2 share text 8.
     texts = [[7, 3], [8, 7], [8], [9, 9]]
-    data = TrainingData(
+    data = MemoryImages(
         pixels=np.zeros((4, 8, 8, 3), np.uint8),
         candidates=Candidates(
             keys=id_keys("abcd"),
@@ -209,37 +213,88 @@ def test_a_text_is_a_positive_of_every_image_that_has_it() -> None:
         token_ids=np.zeros((10, LENGTH), np.int32),
         text_of_candidate=np.array([text for own in texts for text in own]),
     )
-    for images in ([0, 1, 2, 3], [3, 1, 0], [2, 2], [1]):
-        rows = np.array([[texts[image][0] for image in images], [texts[image][-1] for image in images]])
-        found = data.positives(np.array(images), rows)
-        assert found.tolist() == [[[text in texts[image] for text in row] for image in images] for row in rows.tolist()]
+    for batch in batches(data, images=3, texts_per_image=2, seed=0, start=0, steps=20):
+        rows = data.text_of_candidate[batch.texts]
+        expected = [[[text in texts[image] for text in row] for image in batch.images] for row in rows.tolist()]
+        assert batch.positives().tolist() == expected
 
 
 def test_shared_texts_can_be_positives(
-    data: TrainingData, whole: tuple[MetaClip2Model, Progress], tmp_path: Path
+    data: MemoryImages, whole: tuple[MetaClip2Model, Progress], tmp_path: Path
 ) -> None:
     # Here no two images share a text: the same targets, so the same losses but for the order of sums.
     config = replace(CONFIG, shared_texts="positives")
-    _, progress = run(data, tmp_path / "a.pt", config)
+    _, progress = run(data, tmp_path / "a", config)
     np.testing.assert_allclose(progress.losses, whole[1].losses, rtol=1e-3)
     # Where all images have the same texts there is nothing to be learned, and nothing to be punished for.
     same_texts = replace(data, text_of_candidate=np.tile(data.text_of_candidate[:TEXTS], IMAGES))
-    _, progress = run(same_texts, tmp_path / "b.pt", replace(config, texts_per_image=1))
+    _, progress = run(same_texts, tmp_path / "b", replace(config, texts_per_image=1))
     assert progress.losses[-1][1] == pytest.approx(np.log(16), rel=0.05)
 
 
-def test_the_logit_scale_is_clamped(data: TrainingData, tmp_path: Path) -> None:
+def test_the_logit_scale_is_clamped(data: MemoryImages, tmp_path: Path) -> None:
     made = model()
     with torch.no_grad():
         made.logit_scale.fill_(9.0)
-    train(made, data, replace(CONFIG, seen_pairs=16), seed=0, key="k", checkpoint=tmp_path / "c.pt")
+    train(made, data, replace(CONFIG, seen_pairs=16), seed=0, key="k", checkpoints=tmp_path / "c")
     assert made.logit_scale.exp().item() == pytest.approx(100)
 
 
-def test_a_loss_that_is_not_finite_ends_the_run_before_its_checkpoint(data: TrainingData, tmp_path: Path) -> None:
+def test_a_loss_that_is_never_finite_ends_the_run_before_its_checkpoint(data: MemoryImages, tmp_path: Path) -> None:
     made = model()
     with torch.no_grad():
         made.text_projection.weight.fill_(float("nan"))
-    with pytest.raises(WorldclipError, match=r"The loss is nan at step 0 of 20\. Lower train\.lr \(now 0\.01\)"):
-        train(made, data, CONFIG, seed=0, key="k", checkpoint=tmp_path / "c.pt")
-    assert not (tmp_path / "c.pt").exists()
+    with pytest.raises(WorldclipError, match=r"not finite 10 steps in a row, until step 10 of 20.*\(now 0\.01\)"):
+        train(made, data, CONFIG, seed=0, key="k", checkpoints=tmp_path / "c")
+    assert not any((tmp_path / "c").glob("step-*"))
+
+
+@pytest.fixture
+def bad_losses(monkeypatch: pytest.MonkeyPatch) -> Callable[[set[int]], list[int]]:
+    """Makes the losses of some calls of the step's loss not a number; tells the batches' first images."""
+
+    def make(bad: set[int]) -> list[int]:
+        seen: list[int] = []
+        plain = Trainer.loss
+
+        def loss(self: Trainer, loaded: Loaded, *features: torch.Tensor) -> torch.Tensor:
+            seen.append(int(loaded.batch.images[0]))
+            return plain(self, loaded, *features) * (float("nan") if len(seen) in bad else 1.0)
+
+        monkeypatch.setattr(Trainer, "loss", loss)
+        return seen
+
+    return make
+
+
+def test_a_loss_that_is_not_finite_is_left_out_and_counted(
+    data: MemoryImages, tmp_path: Path, bad_losses: Callable[[set[int]], list[int]]
+) -> None:
+    bad_losses({4, 5, 9})
+    trained, progress = run(data, tmp_path / "c")
+    assert (progress.step, progress.bad_steps, progress.rollbacks) == (20, 3, 0)
+    assert all(np.isfinite(loss) for _, loss in progress.losses)
+    assert len(progress.losses) == 17
+    assert all(torch.isfinite(value).all() for value in trained.state_dict().values())
+
+
+def test_after_too_many_bad_steps_the_run_goes_back_and_leaves_the_bad_batches_behind(
+    data: MemoryImages, tmp_path: Path, bad_losses: Callable[[set[int]], list[int]]
+) -> None:
+    seen = bad_losses({8, 9, 10})
+    steps: list[int] = []
+    config = replace(CONFIG, max_bad_steps=3)
+    _, progress = run(data, tmp_path / "c", config, progress=lambda step, *_: steps.append(step))
+    # Seven good steps, of which the last is in a checkpoint; three bad ones; again from there with the samples after.
+    assert steps == [*range(1, 11), *range(8, 21)]
+    assert (progress.step, progress.bad_steps, progress.rollbacks) == (20, 3, 1)
+    first = [int(batch.images[0]) for batch in batches(data, images=8, texts_per_image=2, seed=0, start=0, steps=23)]
+    assert seen == first
+
+
+def test_a_run_does_not_go_back_for_ever(
+    data: MemoryImages, tmp_path: Path, bad_losses: Callable[[set[int]], list[int]]
+) -> None:
+    bad_losses(set(range(6, 100)))
+    with pytest.raises(WorldclipError, match="not finite 2 steps in a row, until step 7 of 20, after 3 returns"):
+        run(data, tmp_path / "c", replace(CONFIG, max_bad_steps=2))

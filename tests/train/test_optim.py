@@ -9,7 +9,7 @@ import torch
 
 from worldclip.config import ModelConfig, TowerConfig, TrainConfig
 from worldclip.model.sizes import build_model
-from worldclip.train.optim import MAX_LOGIT_SCALE, build_optimizer, learning_rate
+from worldclip.train.optim import MAX_LOGIT_SCALE, build_optimizers, learning_rate
 
 CONFIG = TrainConfig(
     seen_pairs=1, batch_size=1, lr=0.01, warmup_steps=10, weight_decay=0.2, beta1=0.8, beta2=0.9, eps=1e-5
@@ -20,7 +20,7 @@ def test_matrices_are_decayed_all_else_is_not() -> None:
     tower = TowerConfig(layers=1, width=8, heads=1)
     config = ModelConfig(vision=tower, text=tower, embedding=4, image_size=8, patch_size=4)
     model = build_model(config, vocab_size=9, context_length=5, temperature=0.07, seed=0)
-    decayed, others = build_optimizer(model, CONFIG).param_groups
+    decayed, others = build_optimizers(model, CONFIG)[0].param_groups
     assert (decayed["weight_decay"], others["weight_decay"]) == (0.2, 0.0)
     for group in (decayed, others):
         assert (group["betas"], group["eps"]) == ((0.8, 0.9), 1e-5)
@@ -38,7 +38,7 @@ def test_matrices_are_decayed_all_else_is_not() -> None:
 def test_a_step_without_gradient_shrinks_matrices_alone() -> None:
     model = torch.nn.Linear(3, 3)
     before = [model.weight.detach().clone(), model.bias.detach().clone()]
-    optimizer = build_optimizer(model, CONFIG)
+    (optimizer,) = build_optimizers(model, CONFIG)
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()

@@ -11,7 +11,7 @@ from worldclip.cli.metadata import metadata
 from worldclip.cli.models import export, tokenizer
 from worldclip.cli.pairs import pairs
 from worldclip.cli.runs import ablate, quickstart, recipe, report
-from worldclip.cli.training import train
+from worldclip.cli.training import shards, train
 from worldclip.cli.use import classify, embed, search
 
 
@@ -25,7 +25,7 @@ def main() -> None:
 
 
 for _command in (
-    *(quickstart, metadata, pairs, curate, train, evaluate, check, report),
+    *(quickstart, metadata, pairs, curate, shards, train, evaluate, check, report),
     *(classify, embed, search),
     *(export, tokenizer),
     *(recipe, ablate),

@@ -57,7 +57,14 @@ def engine_of(name: str, workers: int | None, reporter: TerminalReporter) -> Ite
         yield engine
 
 
-def run_of(folder: Path, settings: tuple[str, ...], reporter: TerminalReporter, seen_pairs: int | None = None) -> Any:
+def run_of(
+    folder: Path,
+    settings: tuple[str, ...],
+    reporter: TerminalReporter,
+    seen_pairs: int | None = None,
+    *,
+    write: bool = True,
+) -> Any:
     """The run in a folder: the recipe that it was begun with, or the quickstart's, with changes."""
     from worldclip.config import Recipe, as_dict, from_dict, override
     from worldclip.engines.local import LocalEngine
@@ -71,7 +78,8 @@ def run_of(folder: Path, settings: tuple[str, ...], reporter: TerminalReporter, 
     if seen_pairs is not None:
         settings = (*settings, f"train.seen_pairs={seen_pairs}")
     recipe = override(recipe, settings)
-    write_json(path, as_dict(recipe))
+    if write:
+        write_json(path, as_dict(recipe))
     return Run(
         folder=folder,
         recipe=recipe,

@@ -26,8 +26,8 @@ PLAIN_STEPS = 10
 class TerminalReporter:
     """Progress bars on a terminal, plain lines elsewhere."""
 
-    def __init__(self) -> None:
-        self.console = Console(stderr=True)
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.console = Console(stderr=True, quiet=quiet)
         self._bars = Progress(
             TextColumn("{task.description:<9}"),
             BarColumn(bar_width=None),

@@ -1,30 +1,70 @@
-"""`worldclip train`."""
+"""`worldclip shards`, `worldclip train`."""
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 
 import click
 
-from worldclip.cli.options import (
-    run_of,
-    run_option,
-    set_option,
-)
+from worldclip.cli.options import engine_of, engine_option, run_of, run_option, set_option, workers_option
 from worldclip.cli.terminal import TerminalReporter, told
+from worldclip.errors import InputError
+
+
+@click.command()
+@run_option
+@click.option("--curated", type=click.Path(path_type=Path, file_okay=False), help="What `worldclip curate` wrote.")
+@click.option("--images", multiple=True, metavar="TAR", help="WebDataset tars, or a pattern; also in a store (s3://).")
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Where the index goes.")
+@workers_option
+@engine_option
+@told
+def shards(
+    folder: Path, curated: Path | None, images: tuple[str, ...], out: Path | None, workers: int | None, engine: str
+) -> None:
+    """Index image tars and curated texts, so that training reads images where they lie.
+
+    Of the run's own pictures; with --curated, --images and --out, of yours. The same command goes on where it was
+    stopped.
+    """
+    from worldclip import pipeline
+    from worldclip.run import locked
+    from worldclip.shards import expanded, index_shards
+
+    if (curated, images, out) == (None, (), None):
+        with locked(folder), TerminalReporter() as reporter:
+            pipeline.index_images(run_of(folder, (), reporter))
+        return
+    if curated is None or not images or out is None:
+        raise InputError("--curated, --images and --out go together: give all three, or none for the run's own.")
+    with locked(out), TerminalReporter() as reporter, engine_of(engine, workers, reporter) as chosen:
+        about = index_shards(expanded(images), curated, out, engine=chosen, report=reporter.progress)
+        for reason, count in about["set_aside"].items():
+            reporter.line(f"set aside: {count:,} {reason}")
+        reporter.line(f"{sum(shard['samples'] for shard in about['shards']):,} images: {out}")
 
 
 @click.command()
 @run_option
 @set_option
 @click.option("--seen-pairs", type=click.IntRange(min=1), help="Training budget, in image-text pairs.")
+@click.option("--data", type=click.Path(path_type=Path, file_okay=False), help="What `worldclip shards` wrote.")
 @told
-def train(folder: Path, settings: tuple[str, ...], seen_pairs: int | None) -> None:
-    """Train tokenizer and model on the curated pairs; resumes by itself."""
+def train(folder: Path, settings: tuple[str, ...], seen_pairs: int | None, data: Path | None) -> None:
+    """Train tokenizer and model on the curated pairs; resumes by itself.
+
+    From pictures in memory; with --data, from shards. With several processes: torchrun ... -m worldclip train ...
+    """
     from worldclip import pipeline
     from worldclip.run import locked
+    from worldclip.train.ranks import started
 
-    with locked(folder), TerminalReporter() as reporter:
-        run = run_of(folder, settings, reporter, seen_pairs)
-        pipeline.build_tokenizer(run)
-        pipeline.train_model(run)
+    if data is not None:
+        settings = (*settings, f"train.data={data}")
+    with started() as ranks, ExitStack() as stack, TerminalReporter(quiet=ranks.rank > 0) as reporter:
+        if ranks.rank == 0:
+            stack.enter_context(locked(folder))
+            pipeline.build_tokenizer(run_of(folder, settings, reporter, seen_pairs))
+        ranks.barrier()
+        pipeline.train_model(run_of(folder, settings, reporter, seen_pairs, write=ranks.rank == 0), ranks)

@@ -10,11 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import simplejpeg
 import torch
 from PIL import Image, UnidentifiedImageError
 
+from worldclip.curation.sample import uniform
 from worldclip.errors import DataError, MissingData
 
+_CROP_STREAM = 1 << 22
 _STEP_STREAM = 0x5EED  # Keeps the augmentation's generator apart from others made from the same seed.
 
 
@@ -27,13 +30,100 @@ class DecodedImages:
     set_aside: Mapping[str, str]  #: key -> reason
 
 
-def decode(data: bytes, size: int) -> np.ndarray:
-    """One image file as RGB on white, squashed to size x size (bicubic) if it is not so already; uint8."""
-    image: Image.Image = Image.open(io.BytesIO(data))
+#: What an image file that is broken, or a bomb, ends in.
+UNREADABLE = (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+
+MOST_PIXELS = 100_000_000  #: of an image that is decoded; a small file can claim to hold far more
+
+
+@dataclass(frozen=True, kw_only=True)
+class Crops:
+    """Where random resized crops lie, one an image: all float64 [n]."""
+
+    width: np.ndarray  #: as a share of the image's shorter side
+    height: np.ndarray
+    x: np.ndarray  #: 0: at the left border, 1: at the right one
+    y: np.ndarray
+
+    @classmethod
+    def draw(cls, keys: np.ndarray, seed: int, epoch: int, crop_scale: float) -> Crops:
+        """Crops as `augment` draws them, from hash(seed, epoch, image): the same in any batch and worker."""
+        side, aspect, x, y = (uniform(keys, seed, epoch, _CROP_STREAM + number) for number in range(4))
+        side = crop_scale + (1 - crop_scale) * side
+        stretch = np.exp((2 * aspect - 1) * math.log(1.25) / 2)
+        return cls(width=side * stretch, height=side / stretch, x=x, y=y)
+
+    def box(self, at: int, width: int, height: int) -> tuple[float, float, float, float]:
+        """Left, top, right, bottom of crop `at` in an image of so many pixels."""
+        shorter = min(width, height)
+        wide, high = min(self.width[at] * shorter, width), min(self.height[at] * shorter, height)
+        left, top = self.x[at] * (width - wide), self.y[at] * (height - high)
+        return left, top, left + wide, top + high
+
+
+def decode_crop(data: bytes, size: int, crops: Crops, at: int) -> np.ndarray:
+    """Crop `at` of one image file, as RGB on white, size x size (bicubic, antialiased); uint8 [size, size, 3].
+
+    A JPEG is decoded at the smallest scale that the format offers (eighths, in the domain of its cosine transform) at
+    which the crop still has `size` pixels on a side: most pixels of a large photograph are never made.
+
+    Raises:
+        One of `UNREADABLE`: it cannot be read.
+    """
+    if data[:2] == b"\xff\xd8":
+        try:
+            return _decode_jpeg(data, size, crops, at)
+        except _Unsupported:
+            pass
+    image = _opened(data)
+    box = crops.box(at, *image.size)
+    if image.mode != "RGB":
+        image = _on_white(image)
+    return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, box=box))
+
+
+class _Unsupported(Exception):
+    """A JPEG of four colours, which Pillow reads."""
+
+
+def _decode_jpeg(data: bytes, size: int, crops: Crops, at: int) -> np.ndarray:
+    height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+    _check_pixels(width, height)
+    if colours in ("CMYK", "YCCK"):
+        raise _Unsupported
+    left, top, right, bottom = crops.box(at, width, height)
+    pixels = simplejpeg.decode_jpeg(
+        data,
+        min_width=min(width, math.ceil(size * width / (right - left))),
+        min_height=min(height, math.ceil(size * height / (bottom - top))),
+        strict=False,
+    )
+    across, down = pixels.shape[1] / width, pixels.shape[0] / height
+    box = (left * across, top * down, right * across, bottom * down)
+    return np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.BICUBIC, box=box))
+
+
+def _check_pixels(width: int, height: int) -> None:
+    if width * height > MOST_PIXELS:
+        raise ValueError(f"{width} x {height} pixels are more than {MOST_PIXELS:,}")
+
+
+def _opened(data: bytes) -> Image.Image:
+    image = Image.open(io.BytesIO(data))
+    _check_pixels(*image.size)
+    return image
+
+
+def _on_white(image: Image.Image) -> Image.Image:
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    image = image.convert("RGB")
+    return image.convert("RGB")
+
+
+def decode(data: bytes, size: int) -> np.ndarray:
+    """One image file as RGB on white, squashed to size x size (bicubic) if it is not so already; uint8."""
+    image = _on_white(_opened(data))
     if image.size != (size, size):
         image = image.resize((size, size), Image.Resampling.BICUBIC)
     return np.asarray(image)
@@ -60,13 +150,7 @@ def read_images(shards: Sequence[Path], size: int) -> DecodedImages:
                     try:
                         pixels.append(decode(file.read(), size))
                         keys.append(key)
-                    except (
-                        UnidentifiedImageError,
-                        OSError,
-                        ValueError,
-                        SyntaxError,
-                        Image.DecompressionBombError,
-                    ) as error:
+                    except UNREADABLE as error:
                         set_aside[key] = f"unreadable image: {error}"
         except FileNotFoundError:
             raise MissingData(f"{shard}: image shard not found. Run the stage that writes it first.") from None
@@ -79,45 +163,69 @@ def read_images(shards: Sequence[Path], size: int) -> DecodedImages:
     )
 
 
-def step_generator(seed: int, step: int) -> torch.Generator:
-    """The random numbers of one step, whichever run or resumption it belongs to."""
-    state = np.random.SeedSequence([_STEP_STREAM, seed, step]).generate_state(1, np.uint64)[0]
+def step_generator(seed: int, step: int, stream: int = 0) -> torch.Generator:
+    """The random numbers of one step, whichever run or resumption it belongs to; `stream` tells apart their uses."""
+    state = np.random.SeedSequence([_STEP_STREAM, seed, step, stream]).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(state >> np.uint64(1)))
 
 
 def augment(
-    pixels: torch.Tensor, size: int, *, crop_scale: float, color_jitter: float, generator: torch.Generator
+    pixels: torch.Tensor,
+    size: int,
+    *,
+    crop_scale: float,
+    generator: torch.Generator,
+    of: tuple[int, torch.Tensor] | None = None,
 ) -> torch.Tensor:
-    """Random resized crop and, if asked for, colour jitter.
+    """Random resized crop.
 
     Args:
         pixels: uint8 [n, 3, height, width].
         size: pixels on a side of the result.
         crop_scale: a crop's sides are drawn between this share of the image's side and all of it, its aspect ratio
             between 4/5 and 5/4.
-        color_jitter: strength of random channel gain, brightness and desaturation; 0 for none.
+        of: the size of the batch that the images are part of, and their places in it, int64 [n]: whoever crops a part
+            of a batch crops as whoever crops all of it.
 
     Returns:
         float32 [n, 3, size, size] in [0, 1].
     """
-    count = len(pixels)
+    whole, places = (len(pixels), slice(None)) if of is None else of
 
-    def draw(low: float, high: float, *shape: int) -> torch.Tensor:
-        return torch.empty(count, *shape).uniform_(low, high, generator=generator)
+    def draw(low: float, high: float) -> torch.Tensor:
+        return torch.empty(whole).uniform_(low, high, generator=generator)[places]
 
-    images = pixels.float() / 255
     side = draw(crop_scale, 1.0)
     aspect = torch.exp(draw(-math.log(1.25), math.log(1.25)) / 2)
     width, height = (side * aspect).clamp(max=1.0), (side / aspect).clamp(max=1.0)
-    affine = torch.zeros(count, 2, 3)
+    affine = torch.zeros(len(pixels), 2, 3)
     affine[:, 0, 0], affine[:, 1, 1] = width, height
     affine[:, 0, 2], affine[:, 1, 2] = draw(-1, 1) * (1 - width), draw(-1, 1) * (1 - height)
-    grid = torch.nn.functional.affine_grid(affine, [count, 3, size, size], align_corners=False)
-    images = torch.nn.functional.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
-    if color_jitter:
-        images = images * (1 + color_jitter * draw(-1, 1, 3, 1, 1)) + color_jitter / 2 * draw(-1, 1, 1, 1, 1)
-        grey = (2 * color_jitter * draw(0, 1, 1, 1, 1)).clamp(max=1)
-        images = images * (1 - grey) + images.mean(1, keepdim=True) * grey
+    grid = torch.nn.functional.affine_grid(affine, [len(pixels), 3, size, size], align_corners=False)
+    images = pixels.float() / 255
+    return torch.nn.functional.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def jitter(
+    images: torch.Tensor, strength: float, *, generator: torch.Generator, of: tuple[int, torch.Tensor]
+) -> torch.Tensor:
+    """Random channel gain, brightness and desaturation of float images [n, 3, height, width] in [0, 1].
+
+    Args:
+        strength: of the changes; 0 for none.
+        generator: on the CPU, so that any device draws the same.
+        of: see `augment`.
+    """
+    if not strength:
+        return images
+    whole, places = of
+
+    def draw(low: float, high: float, channels: int) -> torch.Tensor:
+        return torch.empty(whole, channels, 1, 1).uniform_(low, high, generator=generator)[places].to(images.device)
+
+    images = images * (1 + strength * draw(-1, 1, 3)) + strength / 2 * draw(-1, 1, 1)
+    grey = (2 * strength * draw(0, 1, 1)).clamp(max=1)
+    images = images * (1 - grey) + images.mean(1, keepdim=True) * grey
     return images.clamp(0, 1)
 
 
@@ -129,4 +237,5 @@ def resize(pixels: torch.Tensor, size: int) -> torch.Tensor:
 
 def normalize(images: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
     """Subtract each channel's mean and divide by its standard deviation."""
-    return (images - torch.tensor(mean).view(1, 3, 1, 1)) / torch.tensor(std).view(1, 3, 1, 1)
+    center, spread = (torch.tensor(values, device=images.device).view(1, 3, 1, 1) for values in (mean, std))
+    return (images - center) / spread

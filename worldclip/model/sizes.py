@@ -68,39 +68,7 @@ def transformers_config(
         "eos_token_id": special.end,
     }
     vision = _tower(config.vision, config) | {"image_size": config.image_size, "patch_size": config.patch_size}
-    whole = MetaClip2Config(text_config=text, vision_config=vision, projection_dim=config.embedding)
-    # In bf16 on a CPU the fused attention's backward pass takes 60 % of a step of a small model; plain matrix
-    # products take a few percent.
-    whole._attn_implementation = "eager"
-    return whole
-
-
-def image_features(model: MetaClip2Model, pixels: torch.Tensor) -> torch.Tensor:
-    """L2-normalised features [n, d] of images [n, 3, size, size], normalised pixels."""
-    pooled = model.vision_model(pixel_values=pixels).pooler_output
-    return torch.nn.functional.normalize(model.visual_projection(pooled).float(), dim=-1)
-
-
-def text_features(model: MetaClip2Model, ids: torch.Tensor, chunk: int = 512) -> torch.Tensor:
-    """L2-normalised features [n, d] of token ids [n, length].
-
-    Texts are encoded in chunks of like length, each cut to its own longest: the tower is causal and reads its feature
-    at the first end of sequence, so padding never changes a feature, it only costs time. The rows of the embedding
-    that occur are looked up once for all chunks, since each look-up's gradient is as large as the whole vocabulary.
-    """
-    rows, local = ids.unique(return_inverse=True)  # type: ignore[no-untyped-call]
-    weights = {"embeddings.token_embedding.weight": model.text_model.embeddings.token_embedding.weight[rows]}
-    lengths = (ids == model.config.text_config.eos_token_id).int().argmax(1) + 1
-    order = torch.argsort(lengths, stable=True)
-    features = []
-    for part in order.split(chunk):  # type: ignore[no-untyped-call]
-        inputs = {"input_ids": local[part, : int(lengths[part].max())]}
-        # The tower would look for the end of sequence by its id, which is another among the rows that occur.
-        states = torch.func.functional_call(model.text_model, weights, kwargs=inputs).last_hidden_state
-        pooled = states[torch.arange(len(part)), lengths[part] - 1]
-        features.append(model.text_projection(pooled).float())
-    gathered = torch.cat(features)[torch.argsort(order)]
-    return torch.nn.functional.normalize(gathered, dim=-1)
+    return MetaClip2Config(text_config=text, vision_config=vision, projection_dim=config.embedding)
 
 
 def save_model(model: MetaClip2Model, tokenizer: Tokenizer, folder: Path, *, crop: bool = False) -> None:

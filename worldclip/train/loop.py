@@ -1,58 +1,53 @@
-"""The training loop (paper, section 3.3): draw pairs, augment, contrast, step. Resumes at any step, bit for bit."""
+"""The training loop (paper, section 3.3): draw pairs, contrast, step. Resumes at any step, bit for bit.
+
+The same loop serves one process and many (torchrun; DDP or FSDP2). A step is:
+
+    features of this rank's images and texts, piece by piece (`Trainer.features`)
+    the features of all ranks, and the loss of this rank's part of them (`Trainer.loss`)
+    its gradient, back through the towers, piece by piece
+    clip, step, clamp
+
+Since the loss sees gathered features that are cut from the towers, it may be any function of them, and neither ranks
+nor pieces change it (GradCache: pieces are encoded twice, once to know all features and once for their gradients).
+"""
 
 from __future__ import annotations
 
+import math
+import signal
+import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from torch.distributed.fsdp import FSDPModule
 from transformers import MetaClip2Model
 
 from worldclip.config import TrainConfig
-from worldclip.curation.sample import Candidates
-from worldclip.errors import WorldclipError
-from worldclip.loader.batches import batches
-from worldclip.loader.images import augment, normalize, step_generator
-from worldclip.model.sizes import IMAGE_MEAN, IMAGE_STD, image_features, text_features
-from worldclip.train.checkpoint import Progress, load_checkpoint, save_checkpoint
+from worldclip.errors import DataError, WorldclipError
+from worldclip.loader.images import jitter, normalize, step_generator
+from worldclip.loader.parts import Loaded, Loader, Part
+from worldclip.model.sizes import IMAGE_MEAN, IMAGE_STD
+from worldclip.train.checkpoint import Checkpoints, Progress
+from worldclip.train.embedding import LazyEmbedding
+from worldclip.train.log import Log
 from worldclip.train.loss import clip_loss
-from worldclip.train.optim import MAX_LOGIT_SCALE, build_optimizer, learning_rate
+from worldclip.train.optim import MAX_LOGIT_SCALE, build_optimizers, gradient_norm, learning_rate
+from worldclip.train.ranks import Ranks
+from worldclip.train.towers import syncing, text_lengths, wrap
 
 LOSS_POINTS = 100  #: points of a run's loss curve
+ROLLBACKS = 3  #: times that a run goes back to its checkpoint before it gives up
+FIRST_LOSS_SCALE, GROWTH_STEPS = 65536.0, 2000  #: of fp16: halved on overflow, doubled after so many good steps
+MIN_JUDGED = 1000  #: images that must have been asked for before the share of unreadable ones is judged
 
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingData:
-    """Curated pairs, ready for the loop."""
-
-    pixels: np.ndarray  #: uint8 [images, height, width, 3]
-    candidates: Candidates
-    token_ids: np.ndarray  #: int [distinct texts, length]
-    text_of_candidate: np.ndarray  #: int64 [candidates], row of `token_ids`
-
-    def positives(self, images: np.ndarray, texts: np.ndarray) -> np.ndarray:
-        """Which texts of a batch are also texts of its other images.
-
-        Args:
-            images: int64 [n].
-            texts: int64 [k, n], rows of `token_ids`.
-
-        Returns:
-            bool [k, n, n]: whether texts[j, m] is a candidate text of images[i].
-        """
-        distinct, column = np.unique(texts, return_inverse=True)
-        place = np.full(len(self.token_ids), -1)
-        place[distinct] = np.arange(len(distinct))
-        first, after = self.candidates.offsets[images], self.candidates.offsets[images + 1]
-        own = np.concatenate([self.text_of_candidate[low:high] for low, high in zip(first, after, strict=True)])
-        row = np.repeat(np.arange(len(images)), after - first)
-        found = place[own]
-        has = np.zeros((len(images), len(distinct)), bool)
-        has[row[found >= 0], found[found >= 0]] = True
-        return has[:, column.reshape(texts.shape)].transpose(1, 0, 2)
+#: Given what encodes pixels and ids, the figures of a validation.
+Validation = Callable[[Callable[[torch.Tensor, torch.Tensor], torch.Tensor]], dict[str, float]]
 
 
 def hardware_precision() -> str:
@@ -62,91 +57,407 @@ def hardware_precision() -> str:
     return "bf16" if torch.cpu.get_capabilities().get("amx_bf16") else "fp32"
 
 
+class Trainer:
+    """A model with its optimiser state, and one step of it."""
+
+    def __init__(self, model: MetaClip2Model, config: TrainConfig, ranks: Ranks, *, seed: int, steps: int) -> None:
+        self.model, self.config, self.ranks, self.seed, self.steps = model, config, ranks, seed, steps
+        precision = hardware_precision() if config.precision == "auto" else config.precision
+        self._half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+        self.first_loss_scale = FIRST_LOSS_SCALE if precision == "fp16" else 1.0
+        # In bf16 on a CPU the fused attention's backward pass takes 60 % of a step of a small model.
+        model.set_attn_implementation("eager" if self._half and ranks.device.type == "cpu" else "sdpa")
+        model.to(ranks.device).train()
+        embedding = model.text_model.embeddings.token_embedding.weight
+        self.embedding: LazyEmbedding | None = None
+        if embedding.requires_grad:
+            self.embedding = LazyEmbedding(
+                embedding,
+                betas=(config.beta1, config.beta2),
+                eps=config.eps,
+                weight_decay=config.weight_decay,
+                steps=steps,
+            )
+        model.logit_scale.requires_grad_(False)  # Its gradient and the embedding's are made here, rank by rank.
+        self.towers = wrap(model, config, ranks)
+        self._optimizers = build_optimizers(model, config)
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Every tensor that a checkpoint holds, by name: those that are trained, not copies."""
+        state = {f"model.{name}": value for name, value in self.model.state_dict(keep_vars=True).items()}
+        names = {parameter: name for name, parameter in self.model.named_parameters()}
+        for optimizer in self._optimizers:
+            for parameter, values in optimizer.state.items():
+                state |= {f"optimizer.{names[parameter]}.{part}": value for part, value in values.items()}
+        if self.embedding is not None:
+            state |= {f"embedding.{name}": value for name, value in self.embedding.state().items()}
+        return {name: value.detach() for name, value in state.items()}
+
+    def loss(self, loaded: Loaded, images: torch.Tensor, texts: torch.Tensor, valid: torch.Tensor | None) -> Any:
+        """This rank's part of the loss of a step; over all ranks the parts add up to it.
+
+        Args:
+            loaded: this rank's part of the batch.
+            images: [n, d], L2-normalised, of the whole batch and asking for gradients.
+            texts: [k, n, d], likewise.
+            valid: bool [n], or None: which of them are any.
+        """
+        length = len(images) // self.ranks.size
+        positives = None
+        if self.config.shared_texts == "positives":
+            known = torch.from_numpy(loaded.batch.positives())
+            positives = torch.zeros(len(texts), len(images), len(images), dtype=torch.bool)
+            positives[:, : known.shape[1], : known.shape[2]] = known
+            positives = positives.to(images.device)
+        return clip_loss(
+            images,
+            texts,
+            self._scale,
+            positives,
+            own=slice(self.ranks.rank * length, (self.ranks.rank + 1) * length),
+            valid=valid,
+        )
+
+    def step(self, loaded: Loaded, part: Part, loss_scale: float) -> tuple[float, float]:
+        """One step; where its loss or gradient is not finite, no parameter is changed.
+
+        Returns:
+            the loss, and the norm of its whole gradient before clipping.
+        """
+        ranks, device = self.ranks, self.ranks.device
+        ids = loaded.ids.to(device)
+        pixels = self._prepared(loaded, part)
+        rows, local = ids.unique(return_inverse=True)  # type: ignore[no-untyped-call]
+        lengths = text_lengths(self.model, ids)
+        table = self.model.text_model.embeddings.token_embedding.weight
+        vectors = (table.detach()[rows] if self.embedding is None else self.embedding.catch_up(rows)).requires_grad_(
+            self.embedding is not None
+        )
+        pieces = list(zip(*_chunks(part.pieces, pixels, local, lengths), strict=True))
+
+        with torch.set_grad_enabled(len(pieces) == 1), syncing(self.towers, last=True):
+            encoded = [self._encode(*piece, vectors) for piece in pieces]
+        whole = ranks.gather(torch.cat([each.detach() for each in encoded])).requires_grad_()
+        valid = None if loaded.valid is None else ranks.gather(loaded.valid.to(device))
+        width = self.model.config.projection_dim
+        self._scale = self.model.logit_scale.detach().exp().requires_grad_()
+        texts = whole[:, width:].reshape(len(whole), -1, width).transpose(0, 1)
+        with torch.enable_grad():
+            loss = self.loss(loaded, whole[:, :width], texts, valid)
+            (loss * loss_scale).backward()
+
+        # DDP and FSDP divide by the number of ranks what is to be added up.
+        gradient = ranks.scatter_sum(_gradient(whole)) * ranks.size
+        for at, (piece, upstream) in enumerate(zip(pieces, gradient.chunk(len(pieces)), strict=True)):
+            with syncing(self.towers, last=at + 1 == len(pieces)):
+                features = encoded[at] if len(pieces) == 1 else self._encode(*piece, vectors)
+                features.backward(upstream)  # type: ignore[no-untyped-call]
+        self.model.logit_scale.grad = ranks.sum(_gradient(self._scale)) * self._scale.detach()
+        rows, row_gradient = self._gathered_rows(ids, rows, vectors)
+        total = ranks.sum(loss.detach().clone()).item()
+        return total, self._update(rows, row_gradient, loss_scale, finite=math.isfinite(total))
+
+    def _prepared(self, loaded: Loaded, part: Part) -> torch.Tensor:
+        """Pixels on the device as the image tower takes them."""
+        pixels = loaded.pixels.to(self.ranks.device, non_blocking=True)
+        if pixels.dtype == torch.uint8:
+            pixels = pixels.float() / 255
+        places, _ = part.rows()
+        of = (part.images, torch.from_numpy(places))
+        generator = step_generator(self.seed, loaded.batch.step, stream=1)
+        return normalize(jitter(pixels, self.config.color_jitter, generator=generator, of=of), IMAGE_MEAN, IMAGE_STD)
+
+    def _encode(
+        self, pixels: torch.Tensor, ids: torch.Tensor, lengths: torch.Tensor, vectors: torch.Tensor
+    ) -> torch.Tensor:
+        with torch.autocast(self.ranks.device.type, dtype=self._half, enabled=self._half is not None):
+            return self.towers(pixels, ids, lengths, vectors)  # type: ignore[no-any-return]
+
+    def _gathered_rows(
+        self, ids: torch.Tensor, rows: torch.Tensor, vectors: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The embedding's rows that any rank's texts hold, and their gradient: only these rows are exchanged."""
+        if self.embedding is None or self.ranks.size == 1:
+            return rows, vectors.grad
+        union = self.ranks.gather(ids.transpose(0, 1)).unique()  # type: ignore[no-untyped-call]
+        gradient = vectors.new_zeros(len(union), vectors.shape[1])
+        gradient[torch.searchsorted(union, rows)] = _gradient(vectors)
+        self.embedding.catch_up(union)
+        return union, self.ranks.sum(gradient) / self.ranks.size
+
+    def _update(
+        self, rows: torch.Tensor, row_gradient: torch.Tensor | None, loss_scale: float, *, finite: bool
+    ) -> float:
+        """Unscale and clip the gradients and step the optimisers, if all is finite; the gradients' norm."""
+        parameters = [
+            each for optimizer in self._optimizers for group in optimizer.param_groups for each in group["params"]
+        ]
+        gradients = [each.grad for each in parameters if each.grad is not None]
+        gradients += [] if row_gradient is None else [row_gradient]
+        norm = gradient_norm(gradients).item() / loss_scale
+        if finite and math.isfinite(norm):
+            factor = min(1.0, self.config.clip_norm / (norm + 1e-6)) / loss_scale
+            for gradient in gradients if factor != 1 else ():
+                gradient.mul_(factor)
+            for optimizer in self._optimizers:
+                optimizer.step()
+            if self.embedding is not None and row_gradient is not None:
+                self.embedding.step(rows, row_gradient, self._optimizers[0].param_groups[0]["lr"])
+            self.model.logit_scale.data.clamp_(max=MAX_LOGIT_SCALE)
+        for parameter in parameters:
+            parameter.grad = None
+        return norm
+
+    def set_learning_rate(self, step: int) -> float:
+        """Of the step that comes."""
+        rate = learning_rate(step, self.steps, self.config)
+        for optimizer in self._optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+        return rate
+
+    @torch.no_grad()
+    def encode(self, pixels: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        """Features as the model is now, changing nothing; every rank calls it.
+
+        Args:
+            pixels: uint8 [n, 3, size, size].
+            ids: int64 [k, n, length].
+
+        Returns:
+            float32 [n, (1 + k) * d], see `Towers`.
+        """
+        ids = ids.to(self.ranks.device)
+        rows, local = ids.unique(return_inverse=True)  # type: ignore[no-untyped-call]
+        weight = self.model.text_model.embeddings.token_embedding.weight
+        vectors = weight[rows] if self.embedding is None else self.embedding.current(rows)
+        features = self._encode(
+            normalize(pixels.to(self.ranks.device).float() / 255, IMAGE_MEAN, IMAGE_STD),
+            local,
+            text_lengths(self.model, ids),
+            vectors,
+        )
+        if isinstance(self.towers, FSDPModule):
+            self.towers.reshard()
+        return features
+
+    def finish(self) -> None:
+        """Bring every row of the embedding up to date and give the model back as it came, whole on every rank."""
+        for module in self.towers.modules():
+            if isinstance(module, FSDPModule):
+                module.unshard()
+        if self.embedding is not None:
+            self.embedding.flush()
+            self.embedding.weight.requires_grad_(True)
+        self.model.logit_scale.requires_grad_(True)
+        self.model.eval()
+
+
+def _chunks(
+    pieces: int, pixels: torch.Tensor, ids: torch.Tensor, lengths: torch.Tensor
+) -> tuple[tuple[torch.Tensor, ...], ...]:
+    return pixels.chunk(pieces), ids.chunk(pieces, dim=1), lengths.chunk(pieces, dim=1)
+
+
+def _gradient(leaf: torch.Tensor) -> torch.Tensor:
+    return leaf.new_zeros(leaf.shape) if leaf.grad is None else leaf.grad
+
+
+class _Course:
+    """A run's way from where it is to its last step."""
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        loader: Loader,
+        part: Part,
+        checkpoints: Checkpoints,
+        key: str,
+        log: Log,
+        validate: Validation | None,
+        tell: Callable[[int, int, float], None] | None,
+    ) -> None:
+        self.trainer, self.loader, self.part, self.checkpoints, self.key = trainer, loader, part, checkpoints, key
+        self.log, self.validate, self.tell = log, validate, tell
+        self.config, self.ranks, self.steps = trainer.config, trainer.ranks, trainer.steps
+        self.stop = False  #: whether SIGTERM was received: a cluster's way to ask for the machine
+        self.bad_in_row = 0
+        self.done = checkpoints.load(trainer.state(), key)
+        self.done.loss_scale = self.done.loss_scale or trainer.first_loss_scale
+        self.saved = time.monotonic()
+
+    def run(self) -> Progress:
+        """Until the last step; a roll-back begins the loader anew, behind the batches that were bad."""
+        while self.done.step < self.steps:
+            began = time.monotonic() - self.done.seconds
+            for loaded in self.loader.load(self.part, start=self.done.step, steps=self.steps, cursor=self.done.cursor):
+                self._step(loaded, began)
+                if self.bad_in_row >= self.config.max_bad_steps:
+                    self._roll_back()
+                    break
+        self.checkpoints.wait()
+        return self.done
+
+    def _step(self, loaded: Loaded, began: float) -> None:
+        done = self.done
+        rate = self.trainer.set_learning_rate(done.step)
+        loss, norm = self.trainer.step(loaded, self.part, done.loss_scale)
+        self._judge(loss, norm)
+        done.step += 1
+        done.cursor = loaded.batch.after
+        done.seconds = time.monotonic() - began
+        pairs = self.part.images * self.part.texts_per_image
+        every = max(1, self.steps // LOSS_POINTS)
+        if done.pending and (done.step % every == 0 or done.step == self.steps):
+            done.losses.append([done.step * pairs, float(np.mean(done.pending))])
+            done.pending = []
+        self.log.add(
+            done.step,
+            {
+                "loss": loss,
+                "gradient norm": norm,
+                "learning rate": rate,
+                "logit scale": float(self.trainer.model.logit_scale.exp()),
+                "pairs a second": done.step * pairs / done.seconds,
+                "bad steps": done.bad_steps,
+                "images set aside": sum(done.set_aside.values()),
+            },
+        )
+        if self.validate and self.config.validate_steps and done.step % self.config.validate_steps == 0:
+            figures = self.validate(self.trainer.encode)
+            done.validation.append({"step": done.step, **figures})
+            self.log.add(done.step, {f"validation {name}": value for name, value in figures.items()})
+        if self.tell and self.ranks.rank == 0:
+            self.tell(done.step, self.steps, loss)
+        self._agree(loaded)
+
+    def _judge(self, loss: float, norm: float) -> None:
+        """Count what is not finite; fp16's scale follows its overflows."""
+        done = self.done
+        done.good_steps += 1
+        if math.isfinite(loss) and math.isfinite(norm):
+            self.bad_in_row = 0
+            done.pending.append(loss)
+            if self.trainer.first_loss_scale > 1 and done.good_steps >= GROWTH_STEPS:
+                done.loss_scale, done.good_steps = done.loss_scale * 2, 0
+        elif math.isfinite(loss) and done.loss_scale > 1:
+            done.loss_scale, done.good_steps = done.loss_scale / 2, 0
+        else:
+            self.bad_in_row += 1
+            done.bad_steps += 1
+
+    def _roll_back(self) -> None:
+        """Weights and optimiser as they were at the last checkpoint; the samples go on behind the bad ones."""
+        before = self.done
+        if before.rollbacks < ROLLBACKS:
+            self.done = self.checkpoints.load(self.trainer.state(), self.key)
+        if self.done is before or self.done.step == 0:
+            raise WorldclipError(
+                f"The loss was not finite {self.bad_in_row} steps in a row, until step {before.step} of {self.steps}, "
+                f"after {before.rollbacks} returns to a checkpoint. Lower train.lr (now {self.config.lr}) or set "
+                "train.precision=fp32, and run again: it resumes from the last checkpoint."
+            )
+        self.bad_in_row = 0
+        self.done.cursor, self.done.seconds = before.cursor, before.seconds
+        self.done.bad_steps, self.done.rollbacks = before.bad_steps, before.rollbacks + 1
+        self.done.images, self.done.set_aside = before.images, before.set_aside
+
+    def _agree(self, loaded: Loaded) -> None:
+        """What no rank may do alone: count images that could not be read, write checkpoints, stop."""
+        done, due = self.done, time.monotonic() - self.saved > self.config.checkpoint_seconds
+        flags = [sum(loaded.set_aside.values()), self.stop, due and self.ranks.rank == 0, self.checkpoints.written]
+        aside, stop, save, written = self.ranks.sum(torch.tensor(flags, dtype=torch.int64)).tolist()
+        done.images += self.part.images
+        if aside:
+            for reasons in self.ranks.gather_objects(dict(loaded.set_aside)):
+                done.set_aside = dict(Counter(done.set_aside) + Counter(reasons))
+            self._check_set_aside()
+        if written == self.ranks.size:
+            self.checkpoints.wait()
+        if not self.bad_in_row and (save or stop or done.step == self.steps):
+            self.checkpoints.save(self.trainer.state(), done)
+            self.saved = time.monotonic()
+        if stop and done.step < self.steps:
+            self.checkpoints.wait()
+            self.log.close()
+            raise SystemExit(128 + signal.SIGTERM)
+
+    def _check_set_aside(self) -> None:
+        done, count = self.done, sum(self.done.set_aside.values())
+        if done.images >= MIN_JUDGED and count > self.config.max_set_aside * done.images:
+            told = "; ".join(f"{number} {reason}" for reason, number in sorted(done.set_aside.items())[:10])
+            raise DataError(
+                f"{count} of {done.images} images could not be read: {told}. Mend the shards, or raise "
+                f"train.max_set_aside (now {self.config.max_set_aside})."
+            )
+
+
+@contextmanager
+def _stopped_by_sigterm(course: _Course) -> Iterator[None]:
+    """SIGTERM ends the run after the step that it is in."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def note(_number: int, _frame: Any) -> None:
+        course.stop = True
+
+    before = signal.signal(signal.SIGTERM, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def train(
     model: MetaClip2Model,
-    data: TrainingData,
+    loader: Loader,
     config: TrainConfig,
     *,
     seed: int,
     key: str,
-    checkpoint: Path,
+    checkpoints: Path,
+    ranks: Ranks | None = None,
+    validate: Validation | None = None,
     progress: Callable[[int, int, float], None] | None = None,
 ) -> Progress:
-    """Train `model` in place for `config.seen_pairs` pairs.
+    """Train `model` in place for `config.seen_pairs` pairs; with frozen parameters, the others.
 
     Args:
+        model: from random weights, or from a checkpoint to be tuned; the same on every rank.
         key: names recipe and data; a checkpoint with another key is not resumed.
-        checkpoint: written every `config.checkpoint_seconds`, and read if it is there.
-        progress: called after each step with steps done, steps in all and the loss.
+        checkpoints: folder, written to every `config.checkpoint_seconds`, and read if there is one.
+        ranks: the processes that train together; None: this one alone.
+        validate: called every `config.validate_steps` steps on every rank; its figures are logged.
+        progress: called after each step, on rank 0, with steps done, steps in all and the loss.
 
     Raises:
-        WorldclipError: the loss is not finite.
+        WorldclipError: the loss is not finite again and again.
+        DataError: too many images cannot be read, or a checkpoint cannot.
+        SystemExit: SIGTERM was received; the state is saved.
     """
+    ranks = ranks or Ranks()
     torch.set_num_threads(config.threads)
-    precision = hardware_precision() if config.precision == "auto" else config.precision
     images_per_step = max(1, config.batch_size // config.texts_per_image)
     pairs_per_step = images_per_step * config.texts_per_image
     steps = max(1, round(config.seen_pairs / pairs_per_step))
-    every = max(1, steps // LOSS_POINTS)
-
-    optimizer = build_optimizer(model, config)
-    done = load_checkpoint(checkpoint, model, optimizer, key)
-    pixels = torch.from_numpy(data.pixels).permute(0, 3, 1, 2)
-    token_ids = torch.from_numpy(data.token_ids)
-    size = model.config.vision_config.image_size
-    started, saved = time.monotonic() - done.seconds, time.monotonic()
-    model.train()
-    for batch in batches(
-        data.candidates,
+    part = Part(
         images=images_per_step,
         texts_per_image=config.texts_per_image,
+        size=model.config.vision_config.image_size,
+        crop_scale=config.crop_scale,
         seed=seed,
-        start=done.step,
-        steps=steps,
-    ):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(batch.step, steps, config)
-        crops = augment(
-            pixels[batch.images],
-            size,
-            crop_scale=config.crop_scale,
-            color_jitter=config.color_jitter,
-            generator=step_generator(seed, batch.step),
-        )
-        rows = data.text_of_candidate[batch.texts]
-        ids = token_ids[rows.ravel()].long()
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
-            images = image_features(model, normalize(crops, IMAGE_MEAN, IMAGE_STD))
-            texts = text_features(model, ids)
-        loss = clip_loss(
-            images,
-            texts.view(config.texts_per_image, images_per_step, -1),
-            model.logit_scale.exp(),
-            torch.from_numpy(data.positives(batch.images, rows)) if config.shared_texts == "positives" else None,
-        )
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
-        optimizer.step()
-        with torch.no_grad():
-            model.logit_scale.clamp_(max=MAX_LOGIT_SCALE)
-
-        value = loss.item()
-        if not np.isfinite(value):
-            raise WorldclipError(
-                f"The loss is {value} at step {batch.step} of {steps}. Lower train.lr (now {config.lr}) or set "
-                "train.precision=fp32, and run again: it resumes from the last checkpoint."
-            )
-        done.step = batch.step + 1
-        done.pending.append(value)
-        done.seconds = time.monotonic() - started
-        if done.step % every == 0 or done.step == steps:
-            done.losses.append([done.step * pairs_per_step, float(np.mean(done.pending))])
-            done.pending = []
-        if progress:
-            progress(done.step, steps, value)
-        if time.monotonic() - saved > config.checkpoint_seconds or done.step == steps:
-            save_checkpoint(checkpoint, model, optimizer, done)
-            saved = time.monotonic()
-    model.eval()
+        rank=ranks.rank,
+        ranks=ranks.size,
+        pieces=config.accumulate,
+    )
+    trainer = Trainer(model, config, ranks, seed=seed, steps=steps)
+    log = Log(config.log if ranks.rank == 0 else "none", checkpoints.parent)
+    course = _Course(trainer, loader, part, Checkpoints(checkpoints, config, ranks), key, log, validate, progress)
+    try:
+        with _stopped_by_sigterm(course):
+            done = course.run()
+    finally:
+        log.close()
+    trainer.finish()
     return done

@@ -3,82 +3,79 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Sequence
 
 import torch
+from torch.distributed.tensor import DTensor
 
 from worldclip.config import TrainConfig
 
 MAX_LOGIT_SCALE = math.log(100.0)
 
 
-class MuonWithAdamW:
-    """Muon for the matrices inside the towers' blocks, AdamW for all else, stepped as one."""
-
-    def __init__(self, muon: torch.optim.Muon, adamw: torch.optim.AdamW) -> None:
-        self._parts = {"muon": muon, "adamw": adamw}
-
-    @property
-    def param_groups(self) -> list[dict[str, Any]]:
-        """The groups of both, for setting their learning rate."""
-        return [group for part in self._parts.values() for group in part.param_groups]
-
-    def zero_grad(self) -> None:
-        """Forget the gradients."""
-        for part in self._parts.values():
-            part.zero_grad()
-
-    def step(self) -> None:
-        """Update every parameter."""
-        for part in self._parts.values():
-            part.step()
-
-    def state_dict(self) -> dict[str, Any]:
-        """The state of both."""
-        return {name: part.state_dict() for name, part in self._parts.items()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up the state of both."""
-        for name, part in self._parts.items():
-            part.load_state_dict(state[name])
-
-
-Optimizer = torch.optim.AdamW | MuonWithAdamW
-
-
-def build_optimizer(model: torch.nn.Module, config: TrainConfig) -> Optimizer:
-    """The optimiser that `config.optimizer` names, with weight decay on matrices only: none on biases, norms, scale.
+def build_optimizers(model: torch.nn.Module, config: TrainConfig) -> list[torch.optim.Optimizer]:
+    """The optimisers that `config.optimizer` names, with weight decay on matrices only: none on biases, norms, scale.
 
     "adamw" is the paper's. "muon" steps the matrices inside the towers' blocks along their orthogonalised momentum,
     scaled to the size of AdamW's steps so that one learning rate serves both; embeddings, projections, biases, norms
-    and the logit scale stay with AdamW.
+    and the logit scale stay with AdamW. What does not ask for gradients is left out, but for the logit scale, whose
+    gradient the loop makes by itself. Their state is there from the start, so that a checkpoint can be read into it.
     """
-    inside = {
-        id(parameter)
+    chosen = {
+        name: parameter
         for name, parameter in model.named_parameters()
+        if parameter.requires_grad or name.endswith("logit_scale")
+    }
+    inside = {
+        name: parameter
+        for name, parameter in chosen.items()
         if config.optimizer == "muon" and parameter.ndim == 2 and ".encoder.layers." in name
     }
-    rest = [parameter for parameter in model.parameters() if id(parameter) not in inside]
-    adamw = torch.optim.AdamW(
-        [
-            {"params": [parameter for parameter in rest if parameter.ndim >= 2], "weight_decay": config.weight_decay},
-            {"params": [parameter for parameter in rest if parameter.ndim < 2], "weight_decay": 0.0},
-        ],
-        lr=config.lr,
-        betas=(config.beta1, config.beta2),
-        eps=config.eps,
-        fused=True,
-    )
-    if not inside:
-        return adamw
-    muon = torch.optim.Muon(
-        [parameter for parameter in model.parameters() if id(parameter) in inside],
-        lr=config.lr,
-        weight_decay=config.weight_decay,
-        momentum=0.95,
-        adjust_lr_fn="match_rms_adamw",
-    )
-    return MuonWithAdamW(muon, adamw)
+    rest = [parameter for name, parameter in chosen.items() if name not in inside]
+    groups = [
+        {
+            # What FSDP shards is stepped apart from what is whole.
+            "params": [each for each in rest if (each.ndim >= 2) == decayed and isinstance(each, DTensor) == sharded],
+            "weight_decay": config.weight_decay if decayed else 0.0,
+        }
+        for decayed in (True, False)
+        for sharded in (False, True)
+    ]
+    optimizers: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW(
+            [group for group in groups if group["params"]],
+            lr=config.lr,
+            betas=(config.beta1, config.beta2),
+            eps=config.eps,
+            fused=True,
+        )
+    ]
+    for parameter in rest:
+        optimizers[0].state[parameter] = {
+            "step": torch.zeros((), device=parameter.device),
+            "exp_avg": torch.zeros_like(parameter),
+            "exp_avg_sq": torch.zeros_like(parameter),
+        }
+    if inside:
+        muon = torch.optim.Muon(
+            list(inside.values()),
+            lr=config.lr,
+            weight_decay=config.weight_decay,
+            momentum=0.95,
+            adjust_lr_fn="match_rms_adamw",
+        )
+        for parameter in inside.values():
+            muon.state[parameter] = {"momentum_buffer": torch.zeros_like(parameter)}
+        optimizers.append(muon)
+    return optimizers
+
+
+def gradient_norm(gradients: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Euclidean norm of all gradients together, sharded ones counted whole."""
+    norms = [torch.nn.utils.get_total_norm([each for each in gradients if not isinstance(each, DTensor)])]
+    if sharded := [each for each in gradients if isinstance(each, DTensor)]:
+        norms.append(torch.nn.utils.get_total_norm(sharded).full_tensor())  # type: ignore[attr-defined]
+    return torch.stack(norms).norm() if len(norms) > 1 else norms[0]
 
 
 def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
