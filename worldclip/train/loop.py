@@ -133,10 +133,18 @@ class Trainer:
         vectors = (table.detach()[rows] if self.embedding is None else self.embedding.catch_up(rows)).requires_grad_(
             self.embedding is not None
         )
-        pieces = list(zip(*_chunks(part.pieces, pixels, local, lengths), strict=True))
+        pieces = [
+            (*piece, vectors)
+            for piece in zip(
+                pixels.chunk(part.pieces),
+                local.chunk(part.pieces, dim=1),
+                lengths.chunk(part.pieces, dim=1),
+                strict=True,
+            )
+        ]
 
         with torch.set_grad_enabled(len(pieces) == 1), syncing(self.towers, last=True):
-            encoded = [self._encode(*piece, vectors) for piece in pieces]
+            encoded = [self._encode(*piece) for piece in pieces]
         whole = ranks.gather(torch.cat([each.detach() for each in encoded])).requires_grad_()
         valid = None if loaded.valid is None else ranks.gather(loaded.valid.to(device))
         width = self.model.config.projection_dim
@@ -150,7 +158,7 @@ class Trainer:
         gradient = ranks.scatter_sum(_gradient(whole)) * ranks.size
         for at, (piece, upstream) in enumerate(zip(pieces, gradient.chunk(len(pieces)), strict=True)):
             with syncing(self.towers, last=at + 1 == len(pieces)):
-                features = encoded[at] if len(pieces) == 1 else self._encode(*piece, vectors)
+                features = encoded[at] if len(pieces) == 1 else self._encode(*piece)
                 features.backward(upstream)  # type: ignore[no-untyped-call]
         self.model.logit_scale.grad = ranks.sum(_gradient(self._scale)) * self._scale.detach()
         rows, row_gradient = self._gathered_rows(ids, rows, vectors)
@@ -251,12 +259,6 @@ class Trainer:
             self.embedding.weight.requires_grad_(True)
         self.model.logit_scale.requires_grad_(True)
         self.model.eval()
-
-
-def _chunks(
-    pieces: int, pixels: torch.Tensor, ids: torch.Tensor, lengths: torch.Tensor
-) -> tuple[tuple[torch.Tensor, ...], ...]:
-    return pixels.chunk(pieces), ids.chunk(pieces, dim=1), lengths.chunk(pieces, dim=1)
 
 
 def _gradient(leaf: torch.Tensor) -> torch.Tensor:

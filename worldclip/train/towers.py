@@ -47,7 +47,7 @@ class Towers(torch.nn.Module):
 def image_features(model: MetaClip2Model, pixels: torch.Tensor) -> torch.Tensor:
     """L2-normalised features [n, d] of images [n, 3, size, size], normalised pixels."""
     pooled = model.vision_model(pixel_values=pixels).pooler_output
-    return normalize(model.visual_projection(pooled).float(), dim=-1)
+    return _normalized(model.visual_projection(pooled))
 
 
 def text_lengths(model: MetaClip2Model, ids: torch.Tensor) -> torch.Tensor:
@@ -82,8 +82,12 @@ def encode_texts(model: MetaClip2Model, ids: torch.Tensor, lengths: torch.Tensor
         # The tower would look for the end of sequence by its id, which is another among the rows that occur.
         states = torch.func.functional_call(model.text_model, weights, kwargs=inputs).last_hidden_state
         pooled = states[torch.arange(len(part), device=ids.device), lengths[part] - 1]
-        features.append(model.text_projection(pooled).float())
-    return normalize(torch.cat(features)[torch.argsort(order)], dim=-1)
+        features.append(model.text_projection(pooled))
+    return _normalized(torch.cat(features)[torch.argsort(order)])
+
+
+def _normalized(features: torch.Tensor) -> torch.Tensor:
+    return normalize(features.float(), dim=-1)
 
 
 def wrap(model: MetaClip2Model, config: TrainConfig, ranks: Ranks) -> torch.nn.Module:
