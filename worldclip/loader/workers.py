@@ -171,7 +171,7 @@ class _Reader(Dataset[Answer]):
 
     def __getitem__(self, request: Request) -> Answer:
         size = self._part.size
-        pixels = torch.zeros(len(request.images), 3, size, size, dtype=torch.uint8)
+        pixels = np.zeros((len(request.images), 3, size, size), np.uint8)
         readable = torch.ones(len(request.images), dtype=torch.bool)
         set_aside: Counter[str] = Counter()
         crops = {
@@ -184,13 +184,14 @@ class _Reader(Dataset[Answer]):
             try:
                 if isinstance(data, Exception):
                     raise _NoBytes(f"{self._shards.tars[shard]}: {type(data).__name__}") from data
-                image = decode_crop(data, size, crops[int(request.epochs[at])], at)
-                pixels[at] = torch.from_numpy(image).permute(2, 0, 1)
+                pixels[at] = decode_crop(data, size, crops[int(request.epochs[at])], at).transpose(2, 0, 1)
             except (*UNREADABLE, _NoBytes) as error:
                 readable[at] = False
                 set_aside[str(error) if isinstance(error, _NoBytes) else "unreadable image"] += 1
         self._beat(-1)
-        return Answer(pixels=pixels, ids=self._ids(request.texts), readable=readable, set_aside=dict(set_aside))
+        return Answer(
+            pixels=torch.from_numpy(pixels), ids=self._ids(request.texts), readable=readable, set_aside=dict(set_aside)
+        )
 
     def _ids(self, texts: np.ndarray) -> torch.Tensor:
         self._tokenizer = self._tokenizer or Tokenizer.from_str(self._tokenizer_json)

@@ -52,7 +52,8 @@ def image_features(model: MetaClip2Model, pixels: torch.Tensor) -> torch.Tensor:
 
 def text_lengths(model: MetaClip2Model, ids: torch.Tensor) -> torch.Tensor:
     """Tokens of each text up to its first end of sequence, int64 [...] of ids [..., length]."""
-    return (ids == model.config.text_config.eos_token_id).int().argmax(-1) + 1
+    end: int = model.config.text_config.eos_token_id
+    return (ids == end).int().argmax(-1) + 1
 
 
 def text_features(model: MetaClip2Model, ids: torch.Tensor) -> torch.Tensor:
