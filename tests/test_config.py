@@ -91,7 +91,7 @@ def test_only_what_is_set_changes() -> None:
         ("train.batch_size=2.5", r"recipe\.train\.batch_size: is 2\.5 \(float\); needs int"),
         ("train.batch_size=1e999", r"recipe\.train\.batch_size: is inf"),
         ("train.batch_size=false", r"is False \(bool\); needs int"),
-        ("train.precision=fp8", r"recipe\.train\.precision: is 'fp8'; allowed: 'fp32', 'bf16', 'auto'"),
+        ("train.precision=fp8", r"recipe\.train\.precision: is 'fp8'; allowed: 'fp32', 'bf16', 'fp16', 'auto'"),
         ("curation.rule=unicode", r"recipe\.curation\.rule: is 'unicode'; allowed: 'paper'"),
         ("curation.t_en=many", r"recipe\.curation\.t_en: is 'many' \(str\); needs int"),
         ("pairs.languages=7", r"recipe\.pairs\.languages: is 7 \(int\); needs tuple"),

@@ -20,10 +20,11 @@ from worldclip.config import ModelConfig, TowerConfig
 from worldclip.errors import DataError, MissingData
 from worldclip.model.encoder import Encoder
 from worldclip.model.export import onnx_differences, write_onnx
+from worldclip.model.features import text_features
 from worldclip.model.onnx_graph import Precision, as_bytes
 from worldclip.model.pretrained import Golden, Pretrained
 from worldclip.model.serve import OnnxEncoder, pixels
-from worldclip.model.sizes import build_model, save_model, text_features
+from worldclip.model.sizes import build_model, save_model
 from worldclip.tokenizer import encode, train_tokenizer
 
 CONFIG = ModelConfig(

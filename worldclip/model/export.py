@@ -11,11 +11,12 @@ import numpy as np
 import torch
 
 from worldclip.errors import ConfigError, WorldclipError
+from worldclip.model.features import image_features, text_features
 from worldclip.model.layout import to_clip
 from worldclip.model.onnx_graph import Precision, image_graph, text_graph, write_graph
 from worldclip.model.pretrained import Golden, Pretrained, differences, model_config, read, write
 from worldclip.model.serve import IMAGE_GRAPH, TEXT_GRAPH, OnnxEncoder
-from worldclip.model.sizes import image_features, image_processing, save_tokenizer, text_features
+from worldclip.model.sizes import image_processing, save_tokenizer
 from worldclip.storage import TEMPORARY, write_json
 from worldclip.tokenizer import encode, special_ids
 from worldclip.tokenizer.trim import trim

@@ -32,6 +32,7 @@ from worldclip.config import TrainConfig
 from worldclip.errors import DataError, WorldclipError
 from worldclip.loader.images import jitter, normalize, step_generator
 from worldclip.loader.parts import Loaded, Loader, Part
+from worldclip.model.features import text_lengths
 from worldclip.model.sizes import IMAGE_MEAN, IMAGE_STD
 from worldclip.train.checkpoint import Checkpoints, Progress
 from worldclip.train.embedding import LazyEmbedding
@@ -39,7 +40,7 @@ from worldclip.train.log import Log
 from worldclip.train.loss import clip_loss
 from worldclip.train.optim import MAX_LOGIT_SCALE, build_optimizers, gradient_norm, learning_rate
 from worldclip.train.ranks import Ranks
-from worldclip.train.towers import syncing, text_lengths, wrap
+from worldclip.train.towers import syncing, wrap
 
 LOSS_POINTS = 100  #: points of a run's loss curve
 ROLLBACKS = 3  #: times that a run goes back to its checkpoint before it gives up
