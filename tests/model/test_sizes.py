@@ -18,7 +18,7 @@ from transformers import AutoModel, AutoProcessor, AutoTokenizer, MetaClip2Model
 from worldclip.config import ModelConfig, TowerConfig
 from worldclip.errors import StorageError
 from worldclip.loader.images import decode, normalize, resize
-from worldclip.model import features
+from worldclip.model import features as of_towers
 from worldclip.model.features import image_features, text_features
 from worldclip.model.sizes import IMAGE_MEAN, IMAGE_STD, build_model, save_model
 from worldclip.tokenizer import END, PAD, START, encode, train_tokenizer
@@ -85,7 +85,7 @@ def ids(tokenizer: Tokenizer, texts: list[str]) -> torch.Tensor:
 def test_text_features_are_those_of_transformers_in_any_chunks(
     model: MetaClip2Model, tokenizer: Tokenizer, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(features, "TEXT_CHUNK", chunk)
+    monkeypatch.setattr(of_towers, "TEXT_CHUNK", chunk)
     tokens = ids(tokenizer, TEXTS * 3)
     with torch.no_grad():
         found = text_features(model, tokens)
@@ -106,7 +106,7 @@ def test_padding_and_company_do_not_change_a_text(model: MetaClip2Model, tokeniz
 def test_gradients_of_all_weights_are_those_of_transformers(
     tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(features, "TEXT_CHUNK", 2)
+    monkeypatch.setattr(of_towers, "TEXT_CHUNK", 2)
     # The rows of the embedding are looked up once for all chunks: their gradient must still be whole.
     tokens = ids(tokenizer, TEXTS)
     target = torch.randn(len(TEXTS), 16, generator=torch.Generator().manual_seed(0))
