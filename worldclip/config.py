@@ -53,9 +53,10 @@ class CurationConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerConfig:
-    """A tokenizer trained on the curated text."""
+    """A tokenizer trained on the curated text, or one of others."""
 
     kind: Literal["unigram", "bpe"] = "unigram"  #: unigram as XLM-V's and mT5's, bpe as Gemma's
+    file: str | None = None  #: one of others in its place: a tokenizer.json, a SentencePiece model, a folder with one
     vocab_size: int = 32_000
     context_length: int = 77  #: tokens a text may have, both special tokens included
 
@@ -120,6 +121,7 @@ class TrainConfig:
     checkpoint_seconds: float = 30.0
     keep_checkpoints: int = 2  #: the last ones, which are kept
     keep_every_steps: int = 0  #: one of so many steps is kept for good; 0: none
+    teacher: str | None = None  #: distil: the folder of a model, or of a plan the name of a released one
 
     def __post_init__(self) -> None:
         for name in (

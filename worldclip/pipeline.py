@@ -37,7 +37,8 @@ from worldclip.report import render
 from worldclip.run import STAGES, Run
 from worldclip.schema import as_pairs
 from worldclip.storage import file_digest, read_json, read_table, write_bytes, write_json, write_table
-from worldclip.tokenizer import PAD, encode, train_tokenizer, truncated
+from worldclip.tokenizer import encode, lengths, special_ids, train_tokenizer, truncated
+from worldclip.tokenizer.files import open_tokenizer
 
 if TYPE_CHECKING:
     from worldclip.loader.memory import MemoryImages
@@ -122,20 +123,23 @@ def build_tokenizer(run: Run) -> None:
         texts = pa.concat_arrays(
             [pc.unique(read_table(path, ["text"]).column("text")) for path in curated_shards(run)]
         ).unique()
-        tokenizer = train_tokenizer(texts.to_pylist(), config.vocab_size, config.context_length, config.kind)
+        if config.file:
+            tokenizer = open_tokenizer(Path(config.file), config.context_length)
+        else:
+            tokenizer = train_tokenizer(texts.to_pylist(), config.vocab_size, config.context_length, config.kind)
         path = run.path("tokenizer") / "tokenizer.json"
         write_bytes(path, tokenizer.to_str(pretty=True).encode())
-        lengths = (encode(tokenizer, texts.to_pylist()) != PAD).sum(1)
-        cut = float((lengths > run.recipe.train.text_tokens).mean())
+        tokens = lengths(encode(tokenizer, texts.to_pylist()), special_ids(tokenizer))
+        cut = float((tokens > run.recipe.train.text_tokens).mean())
         run.reporter.line(
             f"tokenizer: {tokenizer.get_vocab_size():,} pieces from {len(texts):,} texts, "
-            f"mean {lengths.mean():.1f} tokens, "
+            f"mean {tokens.mean():.1f} tokens, "
             f"{cut:.1%} cut to {run.recipe.train.text_tokens} when training"
         )
         return {
             "vocab_size": tokenizer.get_vocab_size(),
             "texts": len(texts),
-            "mean_tokens": float(lengths.mean()),
+            "mean_tokens": float(tokens.mean()),
             "cut": cut,
         }
 
@@ -171,9 +175,9 @@ def images_in_memory(run: Run, tokenizer: Tokenizer) -> tuple[MemoryImages, dict
             table.column("keep_probability").to_numpy()[order],
             table.column("draw_probability").to_numpy()[order] if run.recipe.curation.draw == "by_kind" else None,
         ),
-        token_ids=truncated(encode(tokenizer, texts.dictionary.to_pylist()), run.recipe.train.text_tokens).astype(
-            np.int32
-        ),
+        token_ids=truncated(
+            encode(tokenizer, texts.dictionary.to_pylist()), run.recipe.train.text_tokens, special_ids(tokenizer)
+        ).astype(np.int32),
         text_of_candidate=texts.indices.to_numpy().astype(np.int64)[order],
     )
     return data, {
@@ -242,6 +246,7 @@ def _train(run: Run, ranks: Ranks) -> dict[str, Any]:
         context_length=recipe.tokenizer.context_length,
         temperature=recipe.train.init_temperature,
         seed=recipe.seed,
+        special=special_ids(tokenizer),
     )
     loader: Loader
     if recipe.train.data is None:

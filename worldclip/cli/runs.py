@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
 
@@ -77,11 +78,28 @@ def ablate(folder: Path, settings: tuple[str, ...], seeds: int, seen_pairs: int 
 
 
 @click.command()
+@click.argument("name", default="quickstart")
 @set_option
+@click.option(
+    "--cost", "costed", is_flag=True, help="Print instead what it costs, worked out on paper (docs/costs.md)."
+)
+@click.option("--gpu", type=click.Choice(["a100", "h100", "h200", "b200"]), default="h100", show_default=True)
+@click.option("--gpus", type=click.IntRange(min=1), default=384, show_default=True, help="How many.")
+@click.option("--price", type=click.FloatRange(min=0), default=2.5, show_default=True, help="Of a GPU for an hour.")
+@json_option
 @told
-def recipe(settings: tuple[str, ...]) -> None:
-    """Print the quickstart's recipe, with changes if any, as JSON."""
+def recipe(
+    name: str, settings: tuple[str, ...], costed: bool, gpu: str, gpus: int, price: float, as_json: bool
+) -> None:
+    """Print a recipe, with changes if any, as JSON: the quickstart's, or one of the paper's runs."""
     from worldclip.config import as_dict, override
-    from worldclip.recipes import quickstart as quickstart_recipe
+    from worldclip.costs import Hardware, cost, figures
+    from worldclip.paper import recipe_of
 
-    click.echo(json.dumps(as_dict(override(quickstart_recipe(), settings)), indent=2))
+    made = recipe_of(name)
+    chosen = override(made(), settings)
+    if not costed:
+        click.echo(inspect.getdoc(made), err=True)
+        click.echo(json.dumps(as_dict(chosen), indent=2))
+        return
+    show(figures(cost(chosen, Hardware(gpu=gpu, gpus=gpus, price=price))), as_json)
