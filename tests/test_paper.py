@@ -43,7 +43,7 @@ def test_docstrings_say_command_hardware_time_and_score(made: object) -> None:
     told, name = " ".join(made.__doc__.split()), made.__name__
     recipe = made()
     assert recipe.name == name
-    assert f"-m worldclip train {name}`" in told
+    assert f"-m worldclip train --run runs/{name}`" in told
     nodes, each = map(int, re.search(r"--nnodes (\d+) --nproc-per-node (\d+)", told).groups())
     gpus = int(re.search(r"Hardware: (\d+) H100", told)[1])
     assert nodes * each == gpus

@@ -1,7 +1,10 @@
 """The paper's runs as recipes: Table 1, the ablations of Tables 2 and 3, and the distilled models.
 
-Each needs the paper's data: give curated shards with `--set train.data=...`. Times are what
-`worldclip recipe NAME --cost` works out on paper for the hardware that is named; none of them was run here.
+    worldclip recipe h14_worldwide > runs/h14_worldwide/recipe.json
+    torchrun ... -m worldclip train --run runs/h14_worldwide --data SHARDS --set tokenizer.file=TOKENIZER
+
+SHARDS is what `worldclip shards` made of your curated pairs, TOKENIZER the file of the tokenizer that `tokenizer.file`
+names. Times are what `worldclip recipe NAME --cost` works out on paper for the hardware that is named; none was run.
 """
 
 from __future__ import annotations
@@ -41,6 +44,7 @@ def _run(name: str, model: str, factor: float, curation: CurationConfig, t_en: i
             weight_decay=0.1,
             warmup_steps=2_000,
             precision="bf16",
+            gradient_checkpointing=True,
         ),
     )
 
@@ -48,9 +52,9 @@ def _run(name: str, model: str, factor: float, curation: CurationConfig, t_en: i
 def h14_worldwide() -> Recipe:
     """ViT-H/14 on worldwide pairs, 2.3x seen pairs: the paper's best.
 
-    Command: `torchrun --nnodes 48 --nproc-per-node 8 -m worldclip train h14_worldwide`. Hardware: 384 H100, 196
-    pairs each. Time: 3.9 days. Paper: ImageNet 81.3, SLIP-26 74.5, DC-37 69.6, Babel-ImageNet 50.2, XM3600 51.5 /
-    64.3, CVQA 61.5 / 57.4.
+    Command: `torchrun --nnodes 48 --nproc-per-node 8 -m worldclip train --run runs/h14_worldwide`. Hardware: 384
+    H100, 196 pairs each. Time: 3.9 days. Paper: ImageNet 81.3, SLIP-26 74.5, DC-37 69.6, Babel-ImageNet 50.2,
+    XM3600 51.5 / 64.3, CVQA 61.5 / 57.4.
     """
     return _run("h14_worldwide", "ViT-H-14-quickgelu-worldwide", WORLDWIDE, ABLATION_ROWS[5])
 
@@ -58,9 +62,9 @@ def h14_worldwide() -> Recipe:
 def h14_worldwide_1x() -> Recipe:
     """ViT-H/14 on worldwide pairs, as many seen pairs as English Meta CLIP: English is lost.
 
-    Command: `torchrun --nnodes 48 --nproc-per-node 8 -m worldclip train h14_worldwide_1x`. Hardware: 384 H100.
-    Time: 1.7 days. Paper: ImageNet 79.5, SLIP-26 71.1, DC-37 67.2, Babel-ImageNet 47.1, XM3600 49.6 / 62.6, CVQA
-    59.9 / 56.0.
+    Command: `torchrun --nnodes 48 --nproc-per-node 8 -m worldclip train --run runs/h14_worldwide_1x`. Hardware: 384
+    H100. Time: 1.7 days. Paper: ImageNet 79.5, SLIP-26 71.1, DC-37 67.2, Babel-ImageNet 47.1, XM3600 49.6 / 62.6,
+    CVQA 59.9 / 56.0.
     """
     return _run("h14_worldwide_1x", "ViT-H-14-quickgelu-worldwide", 1.0, ABLATION_ROWS[5])
 
@@ -68,8 +72,8 @@ def h14_worldwide_1x() -> Recipe:
 def h14_english() -> Recipe:
     """ViT-H/14 on the English pairs alone.
 
-    Command: `torchrun --nnodes 48 --nproc-per-node 8 -m worldclip train h14_english`. Hardware: 384 H100. Time: 1.7
-    days. Paper: ImageNet 80.4, SLIP-26 72.6, DC-37 68.7.
+    Command: `torchrun --nnodes 48 --nproc-per-node 8 -m worldclip train --run runs/h14_english`. Hardware: 384
+    H100. Time: 1.7 days. Paper: ImageNet 80.4, SLIP-26 72.6, DC-37 68.7.
     """
     return _run("h14_english", "ViT-H-14-quickgelu-worldwide", 1.0, ABLATION_ROWS[1])
 
@@ -78,9 +82,9 @@ def h14_non_english() -> Recipe:
     """ViT-H/14 on all but the English pairs, 1.3x seen pairs.
 
     Give it shards without English (`lang != 'en'`): the language of a pair is a column of the curated tables.
-    Command: `torchrun --nnodes 48 --nproc-per-node 8 -m worldclip train h14_non_english`. Hardware: 384 H100. Time:
-    2.2 days. Paper: ImageNet 71.4, SLIP-26 63.1, DC-37 61.7, Babel-ImageNet 49.9, XM3600 46.9 / 59.9, CVQA 59.8 /
-    56.8.
+    Command: `torchrun --nnodes 48 --nproc-per-node 8 -m worldclip train --run runs/h14_non_english`. Hardware: 384
+    H100. Time: 2.2 days. Paper: ImageNet 71.4, SLIP-26 63.1, DC-37 61.7, Babel-ImageNet 49.9, XM3600 46.9 / 59.9,
+    CVQA 59.8 / 56.8.
     """
     return _run("h14_non_english", "ViT-H-14-quickgelu-worldwide", NON_ENGLISH, ABLATION_ROWS[5])
 
@@ -88,9 +92,9 @@ def h14_non_english() -> Recipe:
 def l14_worldwide() -> Recipe:
     """ViT-L/14 on worldwide pairs, 2.3x seen pairs: too small to lose nothing in English.
 
-    Command: `torchrun --nnodes 48 --nproc-per-node 8 -m worldclip train l14_worldwide`. Hardware: 384 H100. Time:
-    1.8 days. Paper: ImageNet 78.8, SLIP-26 67.2, DC-37 63.5, Babel-ImageNet 44.2, XM3600 45.3 / 58.2, CVQA 59.2 /
-    55.1.
+    Command: `torchrun --nnodes 48 --nproc-per-node 8 -m worldclip train --run runs/l14_worldwide`. Hardware: 384
+    H100. Time: 1.8 days. Paper: ImageNet 78.8, SLIP-26 67.2, DC-37 63.5, Babel-ImageNet 44.2, XM3600 45.3 / 58.2,
+    CVQA 59.2 / 55.1.
     """
     return _run("l14_worldwide", "ViT-L-14-worldwide", WORLDWIDE, ABLATION_ROWS[5])
 
@@ -98,8 +102,8 @@ def l14_worldwide() -> Recipe:
 def l14_english() -> Recipe:
     """ViT-L/14 on the English pairs alone.
 
-    Command: `torchrun --nnodes 48 --nproc-per-node 8 -m worldclip train l14_english`. Hardware: 384 H100. Time: 0.8
-    days. Paper: ImageNet 79.5, SLIP-26 69.5, DC-37 66.0.
+    Command: `torchrun --nnodes 48 --nproc-per-node 8 -m worldclip train --run runs/l14_english`. Hardware: 384
+    H100. Time: 0.8 days. Paper: ImageNet 79.5, SLIP-26 69.5, DC-37 66.0.
     """
     return _run("l14_english", "ViT-L-14-worldwide", 1.0, ABLATION_ROWS[1])
 
@@ -107,8 +111,8 @@ def l14_english() -> Recipe:
 def b32_row1() -> Recipe:
     """Table 2, row 1: ViT-B/32, English texts, English metadata. 1.0x seen pairs.
 
-    Command: `torchrun --nnodes 4 --nproc-per-node 8 -m worldclip train b32_row1`. Hardware: 32 H100. Time: 0.8
-    days. Paper: ImageNet 67.5.
+    Command: `torchrun --nnodes 4 --nproc-per-node 8 -m worldclip train --run runs/b32_row1`. Hardware: 32 H100.
+    Time: 0.8 days. Paper: ImageNet 67.5.
     """
     return _run("b32_row1", "ViT-B-32-mT5-worldwide", 1.0, ABLATION_ROWS[1])
 
@@ -116,8 +120,8 @@ def b32_row1() -> Recipe:
 def b32_row2() -> Recipe:
     """Table 2, row 2: ViT-B/32, all texts, English metadata.
 
-    Command: `torchrun --nnodes 4 --nproc-per-node 8 -m worldclip train b32_row2`. Hardware: 32 H100. Time: 0.8
-    days. Paper: ImageNet 66.9.
+    Command: `torchrun --nnodes 4 --nproc-per-node 8 -m worldclip train --run runs/b32_row2`. Hardware: 32 H100.
+    Time: 0.8 days. Paper: ImageNet 66.9.
     """
     return _run("b32_row2", "ViT-B-32-mT5-worldwide", 1.0, ABLATION_ROWS[2])
 
@@ -125,8 +129,8 @@ def b32_row2() -> Recipe:
 def b32_row3() -> Recipe:
     """Table 2, row 3: ViT-B/32, all lists merged, one threshold. 2.3x seen pairs (assumed, as in Table 1).
 
-    Command: `torchrun --nnodes 4 --nproc-per-node 8 -m worldclip train b32_row3`. Hardware: 32 H100. Time: 1.8
-    days. Paper: ImageNet 62.1, Babel-ImageNet 31.2, XM3600 37.8 / 49.7, CVQA 49.8 / 45.8.
+    Command: `torchrun --nnodes 4 --nproc-per-node 8 -m worldclip train --run runs/b32_row3`. Hardware: 32 H100.
+    Time: 1.8 days. Paper: ImageNet 62.1, Babel-ImageNet 31.2, XM3600 37.8 / 49.7, CVQA 49.8 / 45.8.
     """
     return _run("b32_row3", "ViT-B-32-mT5-worldwide", WORLDWIDE, ABLATION_ROWS[3])
 
@@ -134,8 +138,8 @@ def b32_row3() -> Recipe:
 def b32_row4() -> Recipe:
     """Table 2, row 4: ViT-B/32, a list for each language, t_en for all. 2.3x seen pairs (assumed, as in Table 1).
 
-    Command: `torchrun --nnodes 4 --nproc-per-node 8 -m worldclip train b32_row4`. Hardware: 32 H100. Time: 1.8
-    days. Paper: ImageNet 61.1, Babel-ImageNet 31.5, XM3600 37.9 / 49.4, CVQA 49.0 / 46.5.
+    Command: `torchrun --nnodes 4 --nproc-per-node 8 -m worldclip train --run runs/b32_row4`. Hardware: 32 H100.
+    Time: 1.8 days. Paper: ImageNet 61.1, Babel-ImageNet 31.5, XM3600 37.9 / 49.4, CVQA 49.0 / 46.5.
     """
     return _run("b32_row4", "ViT-B-32-mT5-worldwide", WORLDWIDE, ABLATION_ROWS[4])
 
@@ -143,8 +147,8 @@ def b32_row4() -> Recipe:
 def b32_row5() -> Recipe:
     """Table 2, row 5, and Table 3's mT5: ViT-B/32, list and threshold of each language. 2.3x seen pairs (assumed).
 
-    Command: `torchrun --nnodes 4 --nproc-per-node 8 -m worldclip train b32_row5`. Hardware: 32 H100. Time: 1.8
-    days. Paper: ImageNet 64.7, Babel-ImageNet 31.5, XM3600 38.1 / 50.0, CVQA 50.3 / 46.6.
+    Command: `torchrun --nnodes 4 --nproc-per-node 8 -m worldclip train --run runs/b32_row5`. Hardware: 32 H100.
+    Time: 1.8 days. Paper: ImageNet 64.7, Babel-ImageNet 31.5, XM3600 38.1 / 50.0, CVQA 50.3 / 46.6.
     """
     return _run("b32_row5", "ViT-B-32-mT5-worldwide", WORLDWIDE, ABLATION_ROWS[5])
 
@@ -156,8 +160,8 @@ def _b32_with(name: str, tokenizer: str, vocab_size: int) -> Recipe:
 def b32_gemma() -> Recipe:
     """Table 3: ViT-B/32 with Gemma's vocabulary.
 
-    Command: `torchrun --nnodes 4 --nproc-per-node 8 -m worldclip train b32_gemma`. Hardware: 32 H100. Time: 1.8
-    days. Paper: ImageNet 63.7, Babel-ImageNet 26.1, XM3600 36.1 / 47.8, CVQA 48.3 / 44.0.
+    Command: `torchrun --nnodes 4 --nproc-per-node 8 -m worldclip train --run runs/b32_gemma`. Hardware: 32 H100.
+    Time: 1.8 days. Paper: ImageNet 63.7, Babel-ImageNet 26.1, XM3600 36.1 / 47.8, CVQA 48.3 / 44.0.
     """
     return _b32_with("b32_gemma", "google/gemma-2b", 256_000)
 
@@ -165,8 +169,8 @@ def b32_gemma() -> Recipe:
 def b32_xlm_r() -> Recipe:
     """Table 3: ViT-B/32 with XLM-R's vocabulary.
 
-    Command: `torchrun --nnodes 4 --nproc-per-node 8 -m worldclip train b32_xlm_r`. Hardware: 32 H100. Time: 1.8
-    days. Paper: ImageNet 64.0, Babel-ImageNet 31.1, XM3600 38.0 / 49.8, CVQA 49.8 / 46.1.
+    Command: `torchrun --nnodes 4 --nproc-per-node 8 -m worldclip train --run runs/b32_xlm_r`. Hardware: 32 H100.
+    Time: 1.8 days. Paper: ImageNet 64.0, Babel-ImageNet 31.1, XM3600 38.0 / 49.8, CVQA 49.8 / 46.1.
     """
     return _b32_with("b32_xlm_r", "FacebookAI/xlm-roberta-base", 250_002)
 
@@ -174,8 +178,8 @@ def b32_xlm_r() -> Recipe:
 def b32_xlm_v() -> Recipe:
     """Table 3: ViT-B/32 with XLM-V's vocabulary, which the paper takes.
 
-    Command: `torchrun --nnodes 4 --nproc-per-node 8 -m worldclip train b32_xlm_v`. Hardware: 32 H100. Time: 1.8
-    days. Paper: ImageNet 64.7, Babel-ImageNet 32.7, XM3600 40.0 / 51.4, CVQA 50.4 / 47.4.
+    Command: `torchrun --nnodes 4 --nproc-per-node 8 -m worldclip train --run runs/b32_xlm_v`. Hardware: 32 H100.
+    Time: 1.8 days. Paper: ImageNet 64.7, Babel-ImageNet 32.7, XM3600 40.0 / 51.4, CVQA 50.4 / 47.4.
     """
     return _b32_with("b32_xlm_v", "facebook/xlm-v-base", 901_629)
 
@@ -189,8 +193,8 @@ def _student(name: str, model: str) -> Recipe:
 def s16_distilled() -> Recipe:
     """ViT-S/16, distilled from ViT-H/14.
 
-    Command: `torchrun --nnodes 16 --nproc-per-node 8 -m worldclip train s16_distilled`. Hardware: 128 H100. Time:
-    3.3 days, the teacher's passes included. Paper: CVQA LOCAL 46.9 (release notes).
+    Command: `torchrun --nnodes 16 --nproc-per-node 8 -m worldclip train --run runs/s16_distilled`. Hardware: 128
+    H100. Time: 3.3 days, the teacher's passes included. Paper: CVQA LOCAL 46.9 (release notes).
     """
     return _student("s16_distilled", "ViT-S-16-worldwide")
 
@@ -198,8 +202,8 @@ def s16_distilled() -> Recipe:
 def s16_384_distilled() -> Recipe:
     """ViT-S/16 at 384 pixels, distilled from ViT-H/14.
 
-    Command: `torchrun --nnodes 16 --nproc-per-node 8 -m worldclip train s16_384_distilled`. Hardware: 128 H100.
-    Time: 4.0 days, the teacher's passes included. Paper: CVQA LOCAL 47.4 (release notes).
+    Command: `torchrun --nnodes 16 --nproc-per-node 8 -m worldclip train --run runs/s16_384_distilled`. Hardware:
+    128 H100. Time: 4.0 days, the teacher's passes included. Paper: CVQA LOCAL 47.4 (release notes).
     """
     return _student("s16_384_distilled", "ViT-S-16-384-worldwide")
 
@@ -207,8 +211,8 @@ def s16_384_distilled() -> Recipe:
 def s16_mt5_distilled() -> Recipe:
     """ViT-S/16 with mT5's vocabulary, distilled from ViT-H/14.
 
-    Command: `torchrun --nnodes 16 --nproc-per-node 8 -m worldclip train s16_mt5_distilled`. Hardware: 128 H100.
-    Time: 3.3 days, the teacher's passes included. Paper: CVQA LOCAL 42.8 (release notes).
+    Command: `torchrun --nnodes 16 --nproc-per-node 8 -m worldclip train --run runs/s16_mt5_distilled`. Hardware:
+    128 H100. Time: 3.3 days, the teacher's passes included. Paper: CVQA LOCAL 42.8 (release notes).
     """
     return _student("s16_mt5_distilled", "ViT-S-16-mT5-worldwide")
 
@@ -216,8 +220,8 @@ def s16_mt5_distilled() -> Recipe:
 def m16_distilled() -> Recipe:
     """ViT-M/16, distilled from ViT-H/14.
 
-    Command: `torchrun --nnodes 16 --nproc-per-node 8 -m worldclip train m16_distilled`. Hardware: 128 H100. Time:
-    3.6 days, the teacher's passes included. Paper: CVQA LOCAL 49.3 (release notes).
+    Command: `torchrun --nnodes 16 --nproc-per-node 8 -m worldclip train --run runs/m16_distilled`. Hardware: 128
+    H100. Time: 3.6 days, the teacher's passes included. Paper: CVQA LOCAL 49.3 (release notes).
     """
     return _student("m16_distilled", "ViT-M-16-worldwide")
 
@@ -225,8 +229,8 @@ def m16_distilled() -> Recipe:
 def m16_384_distilled() -> Recipe:
     """ViT-M/16 at 384 pixels, distilled from ViT-H/14.
 
-    Command: `torchrun --nnodes 16 --nproc-per-node 8 -m worldclip train m16_384_distilled`. Hardware: 128 H100.
-    Time: 4.7 days, the teacher's passes included. Paper: CVQA LOCAL 50.7 (release notes).
+    Command: `torchrun --nnodes 16 --nproc-per-node 8 -m worldclip train --run runs/m16_384_distilled`. Hardware:
+    128 H100. Time: 4.7 days, the teacher's passes included. Paper: CVQA LOCAL 50.7 (release notes).
     """
     return _student("m16_384_distilled", "ViT-M-16-384-worldwide")
 
@@ -234,8 +238,8 @@ def m16_384_distilled() -> Recipe:
 def m16_mt5_distilled() -> Recipe:
     """ViT-M/16 with mT5's vocabulary, distilled from ViT-H/14.
 
-    Command: `torchrun --nnodes 16 --nproc-per-node 8 -m worldclip train m16_mt5_distilled`. Hardware: 128 H100.
-    Time: 3.6 days, the teacher's passes included. Paper: CVQA LOCAL 48.7 (release notes).
+    Command: `torchrun --nnodes 16 --nproc-per-node 8 -m worldclip train --run runs/m16_mt5_distilled`. Hardware:
+    128 H100. Time: 3.6 days, the teacher's passes included. Paper: CVQA LOCAL 48.7 (release notes).
     """
     return _student("m16_mt5_distilled", "ViT-M-16-mT5-worldwide")
 
@@ -243,8 +247,8 @@ def m16_mt5_distilled() -> Recipe:
 def b32_distilled() -> Recipe:
     """ViT-B/32, distilled from ViT-H/14.
 
-    Command: `torchrun --nnodes 16 --nproc-per-node 8 -m worldclip train b32_distilled`. Hardware: 128 H100. Time:
-    3.4 days, the teacher's passes included. Paper: CVQA LOCAL 49.1 (release notes).
+    Command: `torchrun --nnodes 16 --nproc-per-node 8 -m worldclip train --run runs/b32_distilled`. Hardware: 128
+    H100. Time: 3.4 days, the teacher's passes included. Paper: CVQA LOCAL 49.1 (release notes).
     """
     return _student("b32_distilled", "ViT-B-32-worldwide")
 
@@ -252,8 +256,8 @@ def b32_distilled() -> Recipe:
 def b32_384_distilled() -> Recipe:
     """ViT-B/32 at 384 pixels, distilled from ViT-H/14.
 
-    Command: `torchrun --nnodes 16 --nproc-per-node 8 -m worldclip train b32_384_distilled`. Hardware: 128 H100.
-    Time: 3.9 days, the teacher's passes included. Paper: CVQA LOCAL 50.0 (release notes).
+    Command: `torchrun --nnodes 16 --nproc-per-node 8 -m worldclip train --run runs/b32_384_distilled`. Hardware:
+    128 H100. Time: 3.9 days, the teacher's passes included. Paper: CVQA LOCAL 50.0 (release notes).
     """
     return _student("b32_384_distilled", "ViT-B-32-384-worldwide")
 
@@ -261,8 +265,8 @@ def b32_384_distilled() -> Recipe:
 def b32_mt5_distilled() -> Recipe:
     """ViT-B/32 with mT5's vocabulary, distilled from ViT-H/14.
 
-    Command: `torchrun --nnodes 16 --nproc-per-node 8 -m worldclip train b32_mt5_distilled`. Hardware: 128 H100.
-    Time: 3.4 days, the teacher's passes included. Paper: CVQA LOCAL 48.4 (release notes).
+    Command: `torchrun --nnodes 16 --nproc-per-node 8 -m worldclip train --run runs/b32_mt5_distilled`. Hardware:
+    128 H100. Time: 3.4 days, the teacher's passes included. Paper: CVQA LOCAL 48.4 (release notes).
     """
     return _student("b32_mt5_distilled", "ViT-B-32-mT5-worldwide")
 
@@ -270,8 +274,8 @@ def b32_mt5_distilled() -> Recipe:
 def b16_distilled() -> Recipe:
     """ViT-B/16, distilled from ViT-H/14.
 
-    Command: `torchrun --nnodes 16 --nproc-per-node 8 -m worldclip train b16_distilled`. Hardware: 128 H100. Time:
-    4.2 days, the teacher's passes included. Paper: CVQA LOCAL 50.9 (release notes).
+    Command: `torchrun --nnodes 16 --nproc-per-node 8 -m worldclip train --run runs/b16_distilled`. Hardware: 128
+    H100. Time: 4.2 days, the teacher's passes included. Paper: CVQA LOCAL 50.9 (release notes).
     """
     return _student("b16_distilled", "ViT-B-16-worldwide")
 
@@ -279,8 +283,8 @@ def b16_distilled() -> Recipe:
 def b16_384_distilled() -> Recipe:
     """ViT-B/16 at 384 pixels, distilled from ViT-H/14.
 
-    Command: `torchrun --nnodes 16 --nproc-per-node 8 -m worldclip train b16_384_distilled`. Hardware: 128 H100.
-    Time: 6.5 days, the teacher's passes included. Paper: CVQA LOCAL 51.5 (release notes).
+    Command: `torchrun --nnodes 16 --nproc-per-node 8 -m worldclip train --run runs/b16_384_distilled`. Hardware:
+    128 H100. Time: 6.5 days, the teacher's passes included. Paper: CVQA LOCAL 51.5 (release notes).
     """
     return _student("b16_384_distilled", "ViT-B-16-384-worldwide")
 
@@ -288,9 +292,9 @@ def b16_384_distilled() -> Recipe:
 def l14_distilled() -> Recipe:
     """ViT-L/14, distilled from ViT-H/14.
 
-    Command: `torchrun --nnodes 16 --nproc-per-node 8 -m worldclip train l14_distilled`. Hardware: 128 H100. Time:
-    8.3 days, the teacher's passes included. Paper: ImageNet 79.2, SLIP-26 70.9, DC-37 67.4, Babel-ImageNet 45.7,
-    XM3600 47.5 / 60.2, CVQA 59.8 / 56.5.
+    Command: `torchrun --nnodes 16 --nproc-per-node 8 -m worldclip train --run runs/l14_distilled`. Hardware: 128
+    H100. Time: 8.3 days, the teacher's passes included. Paper: ImageNet 79.2, SLIP-26 70.9, DC-37 67.4,
+    Babel-ImageNet 45.7, XM3600 47.5 / 60.2, CVQA 59.8 / 56.5.
     """
     return _student("l14_distilled", "ViT-L-14-worldwide")
 

@@ -118,16 +118,16 @@ def build_tokenizer(run: Run) -> None:
     """A tokenizer trained on the distinct curated texts."""
 
     def work() -> dict[str, Any]:
+        config, path = run.recipe.tokenizer, run.path("tokenizer") / "tokenizer.json"
+        if config.file:
+            tokenizer = open_tokenizer(Path(config.file), config.context_length)
+            write_bytes(path, tokenizer.to_str(pretty=True).encode())
+            return {"vocab_size": tokenizer.get_vocab_size()}
         run.figures("curate")
-        config = run.recipe.tokenizer
         texts = pa.concat_arrays(
             [pc.unique(read_table(path, ["text"]).column("text")) for path in curated_shards(run)]
         ).unique()
-        if config.file:
-            tokenizer = open_tokenizer(Path(config.file), config.context_length)
-        else:
-            tokenizer = train_tokenizer(texts.to_pylist(), config.vocab_size, config.context_length, config.kind)
-        path = run.path("tokenizer") / "tokenizer.json"
+        tokenizer = train_tokenizer(texts.to_pylist(), config.vocab_size, config.context_length, config.kind)
         write_bytes(path, tokenizer.to_str(pretty=True).encode())
         tokens = lengths(encode(tokenizer, texts.to_pylist()), special_ids(tokenizer))
         cut = float((tokens > run.recipe.train.text_tokens).mean())
