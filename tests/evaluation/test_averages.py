@@ -154,5 +154,13 @@ def test_the_papers_numbers_are_found_by_column_task_and_model() -> None:
     assert table["MetaCLIP 1 H/14"] == {"IN": 80.5, "SLIP-26": 72.4, "DC-37": 66.5}
     # The distillation table has the columns up to XTD-200.
     assert [*table["MetaCLIP 2 L/14 WW distilled"]] == [column.name for column in COLUMNS[:14]]
+    assert table["MetaCLIP 2 B/32 XLM-V"] == dict(
+        zip(
+            ("IN", "Babel", "XM3600 T→I", "XM3600 I→T", "CVQA EN", "CVQA LOCAL"),
+            (64.7, 32.7, 40.0, 51.4, 50.4, 47.4),
+            strict=True,
+        )
+    )
+    assert len(table) == 21
     assert scores_of("cvqa")["MetaCLIP 2 H/14 WW 29B"] == {"en": 61.5, "local": 57.4}
     assert columns_of({"imagenet": record("imagenet", 12.5)}) == {"IN": 12.5}

@@ -104,6 +104,16 @@ def test_labels_that_do_not_fit_are_told(pngs: list[bytes]) -> None:
         classify("x", replace(data, labels=np.array([0, 1, 2])), Eyes(), Options())
 
 
+def test_a_metric_that_cannot_be_told_is_not_made_up(pngs: list[bytes]) -> None:
+    data = Labelled(
+        pictures=_pictures(pngs[:3]), labels=np.zeros(3, np.int64), names=[("a",), ("b",)], templates=["{}"]
+    )
+    assert "roc_auc" not in classify("x", data, Eyes(), Options(resamples=5)).values  # All of one class.
+    for metric in ("roc_auc", "acc5", "worst_group_acc1"):
+        with pytest.raises(DataError, match=f"x: {metric} cannot be told"):
+            classify("x", data, Eyes(), Options(resamples=5), metric=metric)
+
+
 # ImageNet.
 
 

@@ -1,6 +1,6 @@
 """What the paper prints, and which metric of which record each of its columns is.
 
-Numbers: arXiv 2507.22062 and its NeurIPS 2025 version, tables 1 and 4, and the distilled L/14 of the latter's table 6.
+Numbers: arXiv 2507.22062 and its NeurIPS 2025 version, tables 1 to 4, and the distilled L/14 of the latter's table 6.
 """
 
 from __future__ import annotations

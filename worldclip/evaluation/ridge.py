@@ -13,6 +13,9 @@ Doubles = NDArray[np.float64]
 #: Strength of the penalty, and value of the constant feature, which is penalised like the others.
 PENALTY, CONSTANT = 2.0**10, 100.0
 
+#: Rows that are predicted at a time.
+ROWS = 8192
+
 
 def probe(shots: Floats, labels: Ints, test: Floats, classes: int, penalty: float = PENALTY) -> Ints:
     """Learn from `shots` [k, d] with `labels` [k] and predict the class of each row of `test` [m, d]; int64 [m].
@@ -29,8 +32,11 @@ def probe(shots: Floats, labels: Ints, test: Floats, classes: int, penalty: floa
     values = shots.astype(np.float64)
     mean, deviation = values.mean(0), values.std(0) + 1e-5
     weights = solve(_whitened(values, mean, deviation), 2.0 * (labels[:, None] == np.arange(classes)) - 1, penalty)
-    found: Ints = np.argmax(_whitened(test.astype(np.float64), mean, deviation) @ weights, axis=1)
-    return found
+    found = [np.zeros(0, np.int64)]
+    for first in range(0, len(test), ROWS):
+        some = _whitened(test[first : first + ROWS].astype(np.float64), mean, deviation)
+        found.append(np.argmax(some @ weights, axis=1))
+    return np.concatenate(found)
 
 
 def solve(x: Doubles, y: Doubles, penalty: float, *, dual: bool | None = None) -> Doubles:

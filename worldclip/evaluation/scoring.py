@@ -158,6 +158,8 @@ def classify(task: str, data: Labelled, features: Features, options: Options, *,
         if name == metric:
             draws = bootstrap.resampled(statistic, len(rows), seed=options.seed, resamples=options.resamples)
             intervals[name] = _percent(bootstrap.interval(draws))
+    if metric not in values:
+        raise DataError(f"{task}: {metric} cannot be told of these images and classes; only {', '.join(values)} can.")
     return Record(
         task=task,
         metric=metric,
@@ -224,7 +226,7 @@ def _statistics(judged: Judged) -> dict[str, Callable[[Ints], float]]:
         "mean_per_class": lambda rows: mean_per_class(judged.hits[1][rows], labels[rows]),
         "macro_f1": lambda rows: macro_f1(judged.predictions[rows], labels[rows]),
     }
-    return found | ({"roc_auc": auc} if judged.classes == 2 else {})
+    return found | ({"roc_auc": auc} if judged.classes == 2 and 0 < (labels == 1).sum() < len(labels) else {})
 
 
 def _only(ratios: Doubles) -> Doubles:
