@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import resource
 import shutil
+import subprocess
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +24,7 @@ from worldclip.curation import Index, LanguageId
 from worldclip.packages import PACKAGES, Cache
 from worldclip.pairs import packaged
 from worldclip.run import locked
-from worldclip.storage import read_json, read_table
+from worldclip.storage import read_json, read_table, write_json
 
 needs_packages = pytest.mark.packages
 
@@ -264,16 +266,49 @@ def test_own_pairs_in_img2datasets_layout(begun: Path, small_cache: Cache, tmp_p
 @needs_packages
 def test_own_pairs_that_are_wrong(begun: Path, small_cache: Cache, tmp_path: Path) -> None:
     arguments = own(tmp_path, begun)
-    assert "no Parquet file there" in fails(2, *arguments, cache=small_cache.folder)
+    assert "nothing to read there" in fails(2, *arguments, cache=small_cache.folder)
     assert "go together" in fails(2, *arguments[:3], cache=small_cache.folder)
-    write_shard(tmp_path / "own" / "good.parquet", id=["1"], caption=["a cat"])
     write_shard(tmp_path / "own" / "wrong.parquet", url=["https://example.org"], caption=["a cat"])
-    said = fails(2, *arguments, cache=small_cache.folder)
-    assert "wrong.parquet: needs one column 'id'" in said
+    assert "wrong.parquet: needs one column 'id'" in fails(2, *arguments, cache=small_cache.folder)
     (tmp_path / "own" / "wrong.parquet").write_bytes(b"PAR1 and no more")
-    said = fails(2, *arguments, cache=small_cache.folder)
-    assert "wrong.parquet: cannot be read as Parquet" in said
-    write_shard(tmp_path / "own" / "wrong.parquet", id=["1", "1"], caption=["a cat", "a dog"])
+    assert "wrong.parquet: cannot be read as Parquet" in fails(2, *arguments, cache=small_cache.folder)
+    # Beside a good one it is set aside with its reason; mended, the same command goes on.
+    write_shard(tmp_path / "own" / "good.parquet", id=["1"], caption=["a cat"])
     said = fails(1, *arguments, cache=small_cache.folder)
     assert "1 shard(s) failed every try" in said
-    assert "column 'id' must name each image once" in said
+    assert "wrong.parquet: cannot be read as Parquet" in said
+    assert len(read_json(tmp_path / "out" / "summary.json")["quarantined"]) == 1
+    write_shard(tmp_path / "own" / "wrong.parquet", id=["2"], caption=["a dog"])
+    assert tiny.worldclip(small_cache, *arguments).returncode == 0
+    # What was matched must stay what it was.
+    write_shard(tmp_path / "own" / "good.parquet", id=["1"], caption=["a cow"])
+    assert "good.parquet: has changed since" in fails(2, *arguments, cache=small_cache.folder)
+
+
+@needs_packages
+def test_metadata_that_is_swapped_while_it_is_used(begun: Path, small_cache: Cache, tmp_path: Path) -> None:
+    for number in range(3):
+        rows = [f"{number}-{row}" for row in range(500)]
+        captions = [f"a red apple on table {row}" for row in rows]
+        write_shard(tmp_path / "own" / f"{number}.parquet", id=rows, caption=captions)
+    shutil.copytree(begun / "metadata", tmp_path / "metadata")
+    places = ("--pairs", tmp_path / "own", "--metadata", tmp_path / "metadata", "--out", tmp_path / "out")
+    curate = ("curate", *places, "--set", "curation.t_en=2", "--workers", "1")
+    with subprocess.Popen(tiny.command(*curate), env=tiny.environment(small_cache), stderr=subprocess.PIPE) as process:
+        while process.poll() is None and not list((tmp_path / "out").glob("matches-*.parquet")):
+            time.sleep(0.01)
+        manifest = read_json(tmp_path / "metadata" / "manifest.json")
+        write_json(tmp_path / "metadata" / "manifest.json", {**manifest, "hash": "0" * 64})
+        assert process.stderr is not None
+        said = process.stderr.read().decode()
+    assert process.returncode == 2
+    assert "was changed while" in said
+    assert not (tmp_path / "out" / "summary.json").exists()
+    # Nor does the other metadata go on with what the first one began.
+    shutil.copytree(tmp_path / "metadata", tmp_path / "other")
+    write_json(tmp_path / "other" / "manifest.json", {**manifest, "hash": "1" * 64})
+    again = [*curate]
+    again[4] = tmp_path / "other"
+    assert "holds the answer to another question" in fails(2, *again, cache=small_cache.folder)
+    write_json(tmp_path / "metadata" / "manifest.json", manifest)
+    assert tiny.worldclip(small_cache, *curate).returncode == 0

@@ -92,7 +92,7 @@ def test_only_what_is_set_changes() -> None:
         ("train.batch_size=1e999", r"recipe\.train\.batch_size: is inf"),
         ("train.batch_size=false", r"is False \(bool\); needs int"),
         ("train.precision=fp8", r"recipe\.train\.precision: is 'fp8'; allowed: 'fp32', 'bf16', 'fp16', 'auto'"),
-        ("curation.rule=unicode", r"recipe\.curation\.rule: is 'unicode'; allowed: 'paper'"),
+        ("curation.rule=exact", r"recipe\.curation\.rule: is 'exact'; allowed: 'paper', 'unicode'"),
         ("curation.t_en=many", r"recipe\.curation\.t_en: is 'many' \(str\); needs int"),
         ("pairs.languages=7", r"recipe\.pairs\.languages: is 7 \(int\); needs tuple"),
         ("pairs.languages=[1]", r"recipe\.pairs\.languages: is 1 \(int\); needs str"),

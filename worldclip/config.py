@@ -46,9 +46,25 @@ class CurationConfig:
     thresholds: Literal["t_lang", "t_en"] = "t_lang"
     t_en: int | None = None  #: English threshold; None derives it from `tail_share`
     tail_share: float = 0.06  #: share of all English matches that fall on tail entries
-    rule: Literal["paper"] = "paper"  #: matching rule
+    rule: Literal["paper", "unicode"] = "paper"  #: matching rule
+    lid: str | None = None  #: path of a fastText model; None is the packaged lid.176.ftz
     draw: Literal["uniform", "by_kind"] = "uniform"  #: of an image's texts: each its turn, or each kind
     seed: int = 0  #: of the offline draw; online draws follow the recipe's seed
+    target_pairs: int | None = None  #: keep about so many pairs: t_en is solved for
+    language_floor: int | None = None  #: keep at least so many pairs of each language, or all that match
+    language_cap: int | None = None  #: keep at most so many pairs of each language
+
+    def __post_init__(self) -> None:
+        for name, lowest in (("target_pairs", 1), ("language_floor", 1), ("language_cap", 1), ("t_en", 0)):
+            value = getattr(self, name)
+            if value is not None and value < lowest:
+                raise ConfigError(f"curation.{name}: is {value}; needs {lowest} or more, or null.")
+        if not 0 <= self.tail_share <= 1:
+            raise ConfigError(f"curation.tail_share: is {self.tail_share}; needs 0 to 1.")
+        if self.target_pairs is not None and self.t_en is not None:
+            raise ConfigError("curation: target_pairs solves for t_en, so only one of them can be given.")
+        if (self.language_floor or 0) > (self.language_cap or float("inf")):
+            raise ConfigError("curation.language_floor: is above language_cap.")
 
 
 @dataclass(frozen=True, kw_only=True)

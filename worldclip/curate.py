@@ -1,20 +1,24 @@
 """Algorithm 1 over shards of pairs, on an engine: match -> count -> thresholds -> sample.
 
     <folder>/index/<list>             the entries of each list, ready to be matched
+    <folder>/counts-*.parquet         stage 1: matches of each entry that occurs in a shard
     <folder>/matches-*.parquet        stage 1: language and matched concepts of each text
-    <folder>/counts-*.npz             stage 1: matches of each entry, one int64 vector a list
+    <folder>/counts.npz               matches of each entry in all shards, one int64 vector a list
     <folder>/thresholds.parquet       stage 2, with the figures of each language
+    <folder>/probability.npy          stage 2: probability of each entry, all lists one after the other
     <folder>/curated-*.parquet        stage 3: candidate texts with their probability of being kept
     <folder>/summary.json             what went in, what was kept, what was dropped and why
+    <folder>/manifest.json            hashes of all that went in
 
-The parts themselves (`curation/`) are pure; this file reads, writes and hands shards to the engine.
+A shard that fails every try is quarantined: all others are curated, the summary names it, and the run fails at its end.
+The tasks of a shard are in `stages.py`; the parts of the algorithm (`curation/`) are pure.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,20 +26,31 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from worldclip.config import CurationConfig
-from worldclip.curation import Index, LanguageId, entry_probability, keep_probability, tail_share, tail_threshold
-from worldclip.curation.count import count
-from worldclip.curation.sample import Candidates, draw_probability, id_keys
+from worldclip import __version__
+from worldclip.config import CurationConfig, as_dict
+from worldclip.curation import entry_probability, tail_share, tail_threshold
+from worldclip.curation.lid import packaged_model
+from worldclip.curation.size import UNIT, ListSample, english_threshold, within
 from worldclip.engines import Engine, Task
-from worldclip.errors import ConfigError, MissingData
-from worldclip.languages import metadata_code
+from worldclip.errors import ConfigError, MissingData, ShardsFailed
 from worldclip.metadata.entries import Metadata
-from worldclip.schema import CURATED, MATCHED_TEXT, MATCHES, THRESHOLDS, as_pairs, validate
-from worldclip.storage import read_table, replacing, write_json, write_table
+from worldclip.schema import THRESHOLDS
+from worldclip.stages import (
+    ENGLISH,
+    MERGED,
+    Question,
+    build_index,
+    forget,
+    input_hash,
+    match_shard,
+    sample_shard,
+    tally_of,
+    thin_shard,
+)
+from worldclip.storage import file_digest, read_table, replacing, write_json, write_table
 
-ENGLISH = "en"
-_UNIT = 2**32
-MERGED = "merged"  #: the one list of all languages' entries (the paper's ablation, row 3)
+#: Images whose texts tell how many pairs a threshold keeps, where a size is asked for.
+SIZE_SAMPLE = 1_000_000
 
 Report = Callable[[str, int, int], None]
 
@@ -56,7 +71,7 @@ def entry_lists(metadata: Metadata, config: CurationConfig) -> dict[str, pa.Arra
 
 
 def curate(
-    pairs: Sequence[Path],
+    pairs: Sequence[str | Path],
     metadata: Metadata,
     folder: Path,
     config: CurationConfig,
@@ -70,121 +85,124 @@ def curate(
     What is already done in `folder` is kept: the caller empties it when the question has changed.
 
     Args:
-        pairs: Parquet shards, see `schema.as_pairs`.
+        pairs: Parquet shards, see `schema.as_pairs`; paths, or URLs of a store that fsspec knows.
         report: called with a step's name, shards done and shards in all.
 
     Raises:
         ConfigError: the configuration asks for a threshold that it does not define.
         MissingData: there are no pairs.
-        ShardsFailed: some shards could not be done; all others are.
+        ShardsFailed: some shards could not be done; the others are curated without them.
     """
     if not pairs:
         raise MissingData(f"There are no pairs to curate for {folder}. Make them first: `worldclip pairs packaged`.")
     lists = entry_lists(metadata, config)
-    if config.metadata == "merged" and config.t_en is None:
+    if config.metadata == "merged" and config.t_en is None and config.target_pairs is None:
         raise ConfigError("curation.metadata=merged has no English counts to take t_en from: give curation.t_en.")
-
-    _open_index.cache_clear()  # The folder may have held another run's.
-
-    def run(what: str, tasks: Sequence[Task]) -> None:
-        engine.run(tasks, partial(report, what) if report else None)
-
-    index = folder / "index"
-    run(
+    forget()
+    question = Question(folder=folder, lists=tuple(lists), metadata=metadata.hash, config=config)
+    run = Steps(engine, report)
+    index = {name: question.index / name for name in lists}
+    run.all(
         "index",
         [
-            Task(name=name, function=_build_index, arguments=(entries, index / name), output=index / name)
-            for name, entries in lists.items()
+            Task(name=f"index {name}", function=build_index, arguments=(lists[name], config.rule, path), output=path)
+            for name, path in index.items()
         ],
     )
-    names = [f"{number:05d}-of-{len(pairs):05d}" for number in range(len(pairs))]
-    matches = [folder / f"matches-{name}.parquet" for name in names]
-    counts = [folder / f"counts-{name}.npz" for name in names]
-    run(
-        "match",
-        [
-            Task(
-                name=shard.name, function=_match_shard, arguments=(shard, index, tuple(lists), config, out), output=out
-            )
-            for shard, out in zip(pairs, matches, strict=True)
-        ],
-    )
-    run(
-        "count",
-        [
-            Task(
-                name=shard.name, function=_count_shard, arguments=(shard, index, tuple(lists), config, out), output=out
-            )
-            for shard, out in zip(matches, counts, strict=True)
-        ],
-    )
-    totals = merge_counts(counts)
-    table = thresholds(totals, config)
-    limits = dict(zip(table.column("lang").to_pylist(), table.column("t").to_pylist(), strict=True))
-    total_path = folder / "counts.npz"
-    _write_counts(total_path, totals)
-    curated = [folder / f"curated-{name}.parquet" for name in names]
-    run(
-        "sample",
-        [
-            Task(
-                name=shard.name,
-                function=_sample_shard,
-                arguments=(shard, total_path, limits, config, seed, out),
-                output=out,
-            )
-            for shard, out in zip(matches, curated, strict=True)
-        ],
-    )
-    summary = _summary(table, matches, curated, metadata)
-    for name, figure in (("pairs", "matched"), ("expected_kept", "expected_kept")):
-        at = table.schema.get_field_index(name)
-        figures: defaultdict[str, float] = defaultdict(float)
-        for row in summary["languages"]:
-            figures[list_of(row["lang"], config)] += row[figure]
-        values = [figures[lang] for lang in table.column("lang").to_pylist()]
-        table = table.set_column(at, THRESHOLDS.field(name), pa.array(values, THRESHOLDS.field(name).type))
-    write_table(folder / "thresholds.parquet", table)
+    shards = [Shard(each, folder, f"{number:05d}-of-{len(pairs):05d}") for number, each in enumerate(map(str, pairs))]
+    shards = run.shards("match", shards, "matches", match_shard, lambda shard: (shard.source, question, shard.counts))
+    totals = merge_counts([each.counts for each in shards], {name: len(entries) for name, entries in lists.items()})
+    tallies = [tally_of(shard.matches, question) for shard in shards]
+    limits = _limits(totals, config)
+    if config.target_pairs or config.language_floor or config.language_cap:
+        images = sum(tally["figures"]["images"] for tally in tallies)
+        share = min(1.0, SIZE_SAMPLE / max(images, 1))
+        shards = run.shards("size", shards, "thin", thin_shard, lambda shard: (shard.matches, question, share))
+        limits = _sized(limits, totals, config, _samples([shard.thin for shard in shards], share))
+    _write_counts(folder / "counts.npz", totals)
+    bases = _write_probability(question, totals, limits, [shard.curated for shard in shards])
+    shards = run.shards("sample", shards, "curated", sample_shard, lambda shard: (shard.matches, question, bases, seed))
+
+    table = thresholds(totals, limits)
+    summary = _summary(table, tallies, [tally_of(shard.curated, question) for shard in shards], question)
+    summary["quarantined"] = dict(sorted(run.failures.items()))
+    write_table(folder / "thresholds.parquet", _with_figures(table, summary, question))
+    write_json(folder / "manifest.json", {
+        "worldclip": __version__,
+        "metadata": metadata.hash,
+        "lid": file_digest(Path(config.lid) if config.lid else packaged_model()),
+        "config": as_dict(config),
+        "seed": seed,
+        "pairs": {shard.source: input_hash(shard.matches) for shard in shards},
+    })  # fmt: skip
     write_json(folder / "summary.json", summary)
+    if run.failures:
+        raise ShardsFailed(run.failures)
     return summary
 
 
-def list_of(lang: str, config: CurationConfig) -> str:
-    """The list that a text of language `lang` is matched against."""
-    return {"per_language": lang, "english": ENGLISH, "merged": MERGED}[config.metadata]
+class Shard:
+    """One shard of pairs and the files that are made of it."""
 
-
-def thresholds(counts: Mapping[str, np.ndarray], config: CurationConfig) -> pa.Table:
-    """Stage 2: one row a list, the table `schema.THRESHOLDS`; `pairs` and `expected_kept` are filled by the summary."""
-    t_en = config.t_en if config.t_en is not None else tail_threshold(config.tail_share, counts[ENGLISH])
-    p = tail_share(t_en, counts[ENGLISH] if ENGLISH in counts else counts[MERGED])
-    rows = []
-    for lang, vector in sorted(counts.items()):
-        own = config.thresholds == "t_lang" and lang not in (ENGLISH, MERGED)
-        t = tail_threshold(p, vector) if own else t_en
-        head = int((vector >= t).sum()) if vector.any() else 0
-        rows.append(
-            {
-                "lang": lang,
-                "t": t,
-                "p": tail_share(t, vector),
-                "entries": len(vector),
-                "head": head,
-                "tail": len(vector) - head,
-                "matches": int(vector.sum()),
-                "pairs": 0,
-                "expected_kept": 0.0,
-            }
+    def __init__(self, source: str, folder: Path, name: str) -> None:
+        self.source = source
+        self.counts, self.matches, self.thin, self.curated = (
+            folder / f"{kind}-{name}.parquet" for kind in ("counts", "matches", "thin", "curated")
         )
-    return pa.Table.from_pylist(rows, THRESHOLDS)
 
 
-def merge_counts(paths: Sequence[Path]) -> dict[str, np.ndarray]:
-    """Add up the counts of all shards; the order does not matter."""
-    totals: dict[str, np.ndarray] = {}
+class Steps:
+    """Hands tasks to the engine; shards that fail every try are left out of what follows."""
+
+    def __init__(self, engine: Engine, report: Report | None) -> None:
+        self._engine, self._report = engine, report
+        self.failures: dict[str, str] = {}
+
+    def all(self, what: str, tasks: Sequence[Task]) -> None:
+        """Run tasks that must all be done."""
+        self._engine.run(tasks, partial(self._report, what) if self._report else None)
+
+    def shards(
+        self, what: str, shards: Sequence[Shard], output: str, function: Callable[..., None],
+        arguments: Callable[[Shard], tuple[Any, ...]],
+    ) -> list[Shard]:  # fmt: skip
+        """Run one task a shard and return the shards for which it is done.
+
+        Raises:
+            ShardsFailed: it is done for none.
+        """
+        tasks = [
+            Task(
+                name=each.source,
+                function=function,
+                arguments=(*arguments(each), getattr(each, output)),
+                output=getattr(each, output),
+            )
+            for each in shards
+        ]
+        try:
+            self.all(what, tasks)
+        except ShardsFailed as error:
+            self.failures |= error.failures
+        done = [each for each in shards if each.source not in self.failures]
+        if not done:
+            raise ShardsFailed(self.failures)
+        return done
+
+
+# Stage 1, all shards together.
+
+
+def merge_counts(paths: Sequence[Path], entries: Mapping[str, int]) -> dict[str, np.ndarray]:
+    """Add up the counts of all shards: list -> int64 [entries]. The order does not matter."""
+    totals = {name: np.zeros(length, np.int64) for name, length in entries.items()}
     for path in paths:
-        for lang, vector in read_counts(path).items():
-            totals[lang] = totals[lang] + vector if lang in totals else vector
+        table = read_table(path)
+        names = table.column("list").combine_chunks().dictionary_encode()
+        entry, count = (table.column(name).to_numpy() for name in ("entry", "count"))
+        codes = names.indices.to_numpy()
+        for code, name in enumerate(names.dictionary.to_pylist()):
+            totals[name][entry[codes == code]] += count[codes == code]  # each entry once in a file
     return totals
 
 
@@ -200,198 +218,145 @@ def _write_counts(path: Path, counts: Mapping[str, np.ndarray]) -> None:
         np.savez(file, **arrays)
 
 
-@cache
-def _open_index(path: Path) -> Index:
-    """Once a process: the arrays are mapped, and shared with the other processes."""
-    return Index.open(path)
+# Stage 2.
 
 
-@cache
-def _language_id() -> LanguageId:
-    return LanguageId.open()
+def _limits(counts: Mapping[str, np.ndarray], config: CurationConfig, t_en: int | None = None) -> dict[str, int]:
+    """The threshold of each list."""
+    english = counts[ENGLISH] if ENGLISH in counts else counts[MERGED]
+    if t_en is None:
+        t_en = config.t_en if config.t_en is not None else tail_threshold(config.tail_share, english)
+    limits = dict.fromkeys(sorted(counts), t_en)
+    if config.thresholds == "t_lang":
+        p = tail_share(t_en, english)
+        limits |= {name: tail_threshold(p, counts[name]) for name in limits if name not in (ENGLISH, MERGED)}
+    return limits
 
 
-def _build_index(entries: pa.Array | pa.ChunkedArray, path: Path) -> None:
-    Index.build(entries).save(path)
-
-
-def _match_shard(pairs: Path, index: Path, lists: tuple[str, ...], config: CurationConfig, out: Path) -> None:
-    """Stage 1 for one shard. Each distinct text is identified and matched once, however often it stands there."""
-    table = as_pairs(read_table(pairs), str(pairs))
-    texts = table.column("texts").combine_chunks()
-    flat = texts.flatten()
-    encoded = flat.field("text").dictionary_encode()
-    distinct = encoded.dictionary
-    labels, _ = _language_id().predict(distinct)
-    langs = np.array([metadata_code(label) for label in labels.to_pylist()], object)
-    wanted = np.array([list_of(lang, config) for lang in langs], object)
-    if config.texts == "english":
-        wanted[langs != ENGLISH] = None
-
-    parts: list[pa.ListArray] = []
-    rows: list[np.ndarray] = []
-    for name in sorted(set(wanted[wanted != None].tolist())):  # noqa: E711 - elementwise
-        if name in lists:
-            own = np.flatnonzero(wanted == name)
-            rows.append(own)
-            parts.append(_open_index(index / name).match(distinct.take(pa.array(own))))
-    unmatched = np.setdiff1d(np.arange(len(distinct)), np.concatenate([*rows, np.zeros(0, np.int64)]))
-    parts.append(pa.array([[]] * len(unmatched), pa.list_(pa.uint32())))
-    order = np.argsort(np.concatenate([*rows, unmatched]), kind="stable")
-    found = pa.concat_arrays([part.cast(pa.list_(pa.uint32())) for part in parts]).take(pa.array(order))
-
-    matched = pa.StructArray.from_arrays(
-        [
-            flat.field("kind"),
-            flat.field("text"),
-            pa.array(langs, pa.string()).take(encoded.indices),
-            found.take(encoded.indices),
-        ],
-        fields=list(MATCHED_TEXT),
-    )
-    column = pa.ListArray.from_arrays(_offsets(texts), matched, type=MATCHES.field("texts").type)
-    write_table(out, table.set_column(table.schema.get_field_index("texts"), MATCHES.field("texts"), column))
-
-
-def _offsets(lists: pa.ListArray) -> pa.Array:
-    """Offsets from 0 into `lists.flatten()`, a null list counted as an empty one."""
-    lengths = lists.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
-    return pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))
-
-
-def _list_names(langs: pa.Array, config: CurationConfig) -> np.ndarray:
-    """The list of each text, as an object array of names."""
-    names = {lang: list_of(lang, config) for lang in langs.unique().to_pylist()}
-    return np.array([names[lang] for lang in langs.to_pylist()], object)
-
-
-def _count_shard(matches: Path, index: Path, lists: tuple[str, ...], config: CurationConfig, out: Path) -> None:
-    flat = read_table(matches, ["texts"]).column("texts").combine_chunks().flatten()
-    names = _list_names(flat.field("lang"), config)
-    ids = flat.field("matches")
-    _write_counts(
-        out,
-        {name: count(ids.filter(pa.array(names == name)), len(_open_index(index / name))) for name in lists},
-    )
-
-
-def _sample_shard(
-    matches: Path, counts: Path, limits: Mapping[str, int], config: CurationConfig, seed: int, out: Path
-) -> None:
-    """Stage 3 for one shard: the probability of each matched text, and the offline draw of epoch 0 as `kept`."""
-    table = validate(read_table(matches), MATCHES, str(matches))
-    texts = table.column("texts").combine_chunks()
-    flat = texts.flatten()
-    names = _list_names(flat.field("lang"), config)
-    ids = flat.field("matches")
-    probability = np.zeros(len(flat))
-    for name, vector in read_counts(counts).items():
-        own = names == name
-        if own.any():
-            probability[own] = keep_probability(ids.filter(pa.array(own)), entry_probability(limits[name], vector))
-
-    rows = pc.list_parent_indices(texts)
-    matched = pc.greater(pc.list_value_length(ids).fill_null(0), 0)
-    keep = matched.to_numpy(zero_copy_only=False)
-    flat, rows, probability = flat.filter(matched), rows.filter(matched), probability[keep]
-    by_kind = config.draw == "by_kind"
-    kinds = flat.field("kind").dictionary_encode().indices.fill_null(-1).to_numpy()
-    turns = draw_probability(rows.to_numpy(), kinds if by_kind else None)
-    candidates = candidates_of(table.column("id").to_pylist(), rows.to_numpy(), probability, turns if by_kind else None)
-    drawn, kept = candidates.draw(np.flatnonzero(np.diff(candidates.offsets)), seed, 0)
-    chosen = np.zeros(len(flat), bool)
-    chosen[drawn[kept]] = True
-    columns = {
-        "id": table.column("id").take(rows),
-        "kind": flat.field("kind"),
-        "text": flat.field("text"),
-        "lang": flat.field("lang"),
-        "keep_probability": pa.array(probability),
-        "draw_probability": pa.array(turns),
-        "kept": pa.array(chosen),
+def _samples(paths: Sequence[Path], share: float) -> dict[str, ListSample]:
+    table = pa.concat_tables([read_table(path) for path in paths])
+    names = table.column("list").unique().to_pylist()
+    own = {name: table.filter(pc.equal(table.column("list"), name)).combine_chunks() for name in names}
+    return {
+        name: ListSample(
+            matches=pa.concat_arrays(each.column("matches").chunks), turns=each.column("turn").to_numpy(), share=share
+        )
+        for name, each in own.items()
     }
-    # What speaks of the image passes through; what is a list as long as its texts would not fit a row a text.
-    columns |= {
-        field.name: table.column(field.name).take(rows)
-        for field in table.schema
-        if field.name not in columns and not pa.types.is_list(field.type)
-    }
-    write_table(out, validate(pa.table(columns), CURATED, str(out)))
 
 
-def candidates_of(
-    ids: Sequence[str], rows: np.ndarray, probability: np.ndarray, turns: np.ndarray | None = None
-) -> Candidates:
-    """Candidate texts grouped by image.
+def _sized(
+    limits: dict[str, int],
+    counts: Mapping[str, np.ndarray],
+    config: CurationConfig,
+    samples: Mapping[str, ListSample],
+) -> dict[str, int]:
+    """Thresholds that keep what the configuration asks for; floors and caps come after the target."""
+    if config.target_pairs is not None:
+        t_en = english_threshold(config.target_pairs, samples, counts, lambda t: _limits(counts, config, t))
+        limits = _limits(counts, config, t_en)
+    floor, cap = config.language_floor, config.language_cap
+    return limits | {name: within(limits[name], each, counts[name], floor, cap) for name, each in samples.items()}
 
-    Args:
-        ids: of the images.
-        rows: image of each text, ascending.
-        probability: keep_probability of each text.
-        turns: draw_probability of each text; None is uniform.
+
+def thresholds(counts: Mapping[str, np.ndarray], limits: Mapping[str, int]) -> pa.Table:
+    """One row a list, the table `schema.THRESHOLDS`; `pairs` and `expected_kept` are filled from the summary."""
+    rows = []
+    for name, vector in sorted(counts.items()):
+        t = limits[name]
+        head = int((vector >= t).sum()) if vector.any() else 0
+        rows.append(
+            {
+                "lang": name,
+                "t": t,
+                "p": tail_share(t, vector),
+                "entries": len(vector),
+                "head": head,
+                "tail": len(vector) - head,
+                "matches": int(vector.sum()),
+                "pairs": 0,
+                "expected_kept": 0.0,
+            }
+        )
+    return pa.Table.from_pylist(rows, THRESHOLDS)
+
+
+def _write_probability(
+    question: Question, counts: Mapping[str, np.ndarray], limits: Mapping[str, int], curated: Sequence[Path]
+) -> dict[str, int]:
+    """Write all entries' probabilities, and return where those of each list begin.
+
+    What was drawn by others is removed first: counts grow when a shard that was quarantined is mended.
     """
-    offsets = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(ids)))]).astype(np.int64)
-    return Candidates(keys=id_keys(ids), offsets=offsets, keep_probability=probability, draw_probability=turns)
+    ends = np.cumsum([len(counts[name]) for name in question.lists])
+    vectors = [entry_probability(limits[name], counts[name]) for name in question.lists]
+    whole, path = np.concatenate(vectors), question.probability
+    if not path.exists() or not np.array_equal(np.load(path, allow_pickle=False), whole):
+        for each in curated:
+            each.unlink(missing_ok=True)
+        with replacing(path) as temporary, open(temporary, "wb") as file:
+            np.save(file, whole)
+    return dict(zip(question.lists, [0, *map(int, ends[:-1])], strict=True))
 
 
-def _summary(table: pa.Table, matches: Sequence[Path], curated: Sequence[Path], metadata: Metadata) -> dict[str, Any]:
-    """Count what went in and what came out, by language of the texts; English share of the pairs to be seen."""
-    texts: Counter[str | None] = Counter()  # None: the text itself is null
-    images = 0
-    for path in matches:
-        column = read_table(path, ["texts"]).column("texts").combine_chunks()
-        images += len(column)
-        counted = column.flatten().field("lang").value_counts()
-        texts.update(dict(zip(counted.field("values").to_pylist(), counted.field("counts").to_pylist(), strict=True)))
-    matched: Counter[str] = Counter()
-    kept: Counter[str] = Counter()
-    expected: Counter[str] = Counter()
-    seen: Counter[str] = Counter()
-    with_candidates = 0
-    for path in curated:
-        part = read_table(path, ["id", "lang", "keep_probability", "draw_probability", "kept"])
-        if not len(part):
-            continue
-        with_candidates += len(part.column("id").unique())
-        probability = part.column("keep_probability").to_numpy()
-        # Fixed-point numbers add up to the same sum in any order and sharding.
-        weights = np.rint(probability * _UNIT).astype(np.int64)
-        drawn = np.rint(probability * part.column("draw_probability").to_numpy() * _UNIT).astype(np.int64)
-        lang = part.column("lang").to_numpy()
-        chosen = part.column("kept").to_numpy()
-        for name in np.unique(lang.astype(str)):
-            own = lang == name
-            matched[name] += int(own.sum())
-            kept[name] += int(chosen[own].sum())
-            expected[name] += int(weights[own].sum())
-            seen[name] += int(drawn[own].sum())
-    total, null = sum(texts.values()), texts.pop(None, 0)
-    all_seen = max(sum(seen.values()), 1)
+# What is told at the end.
+
+
+def _with_figures(table: pa.Table, summary: Mapping[str, Any], question: Question) -> pa.Table:
+    """Add the pairs of each list, and how many are expected to be kept, to the table of thresholds."""
+    for name, figure in (("pairs", "matched"), ("expected_kept", "expected_kept")):
+        at = table.schema.get_field_index(name)
+        figures: defaultdict[str, float] = defaultdict(float)
+        for row in summary["languages"]:
+            figures[question.list_of(row["lang"])] += row[figure]
+        values = [figures[lang] for lang in table.column("lang").to_pylist()]
+        table = table.set_column(at, THRESHOLDS.field(name), pa.array(values, THRESHOLDS.field(name).type))
+    return table.replace_schema_metadata({"worldclip.metadata": question.metadata})
+
+
+def _summary(
+    table: pa.Table, matched: Sequence[Mapping[str, Any]], curated: Sequence[Mapping[str, Any]], question: Question
+) -> dict[str, Any]:
+    """What went in and what came out, by language of the texts; English share of the pairs to be seen."""
+    figures: Counter[str] = Counter()
+    texts: Counter[str] = Counter()
+    for tally in matched:
+        figures.update(tally["figures"])
+        texts.update(tally["langs"])
+    candidates = sum(tally["figures"].get("images", 0) for tally in curated)
+    of: dict[str, Counter[str]] = {lang: Counter() for lang in texts}
+    for tally in curated:
+        for lang, told in tally["langs"].items():
+            of[lang].update(told)
+    total: Counter[str] = sum(of.values(), Counter())
+    all_seen = max(total["seen"], 1)
     rows = {row["lang"]: row for row in table.to_pylist()}
     languages = [
         {
             "lang": lang,
             "texts": texts[lang],
-            "matched": matched[lang],
-            "kept": kept[lang],
-            "expected_kept": expected[lang] / _UNIT,
-            "seen_share": seen[lang] / all_seen,
+            "matched": of[lang]["matched"],
+            "kept": of[lang]["kept"],
+            "expected_kept": of[lang]["expected"] / UNIT,
+            "seen_share": of[lang]["seen"] / all_seen,
             **{name: rows[lang][name] for name in ("t", "p", "entries", "head", "tail") if lang in rows},
         }
-        for lang in sorted(filter(None, texts))
+        for lang in sorted(texts)
     ]
+    set_aside = {name: figures[name] for name in figures if name not in ("images", "texts")}
     return {
-        "metadata_hash": metadata.hash,
-        "images": images,
-        "texts": total,
-        "matched_texts": sum(matched.values()),
-        "expected_kept": sum(expected.values()) / _UNIT,
-        "kept": sum(kept.values()),
-        "english_share": seen[ENGLISH] / all_seen,
+        "metadata_hash": question.metadata,
+        "images": figures["images"],
+        "texts": figures["texts"],
+        "matched_texts": total["matched"],
+        "expected_kept": total["expected"] / UNIT,
+        "expected_images": total["seen"] / UNIT,
+        "kept": total["kept"],
+        "english_share": of.get(ENGLISH, Counter())["seen"] / all_seen,
         "dropped": {
-            "texts without a matched entry": total - null - sum(matched.values()),
-            "texts that are null": null,
-            "images without such a text": images - with_candidates,
+            "texts without a matched entry": sum(texts.values()) - total["matched"],
+            **set_aside,
+            "images without such a text": figures["images"] - candidates,
         },
         "languages": languages,
     }

@@ -29,7 +29,7 @@ from worldclip.pairs.merge import common_schema, merge_bucket
 from worldclip.pairs.rows import TALLY_KEY, RowWriter, Tally, tally_of
 from worldclip.pairs.sources import Source, find_sources, opened
 from worldclip.pairs.tables import JSON_ROWS, layout_of, read_json_lines, read_parquet, read_schema, read_tar
-from worldclip.schema import PAIRS, as_pairs, validate
+from worldclip.schema import as_pairs, check_ids
 from worldclip.storage import digest, read_json, read_table, replacing, write_json, write_table
 
 #: Bytes of sources that make a shard of pairs, unless told otherwise: what one worker holds of rows stays below that.
@@ -49,15 +49,12 @@ def extract(
 
     Raises:
         MissingData: an input names nothing that can be read.
-        DataError: a table lacks a column that it needs, or tables do not go together.
+        DataError: no table has the columns that are needed, or tables do not go together.
         InputError: `out` holds the pairs of other sources.
         ShardsFailed: some sources could not be read; all others are.
     """
     sources = find_sources(inputs)
-    for source in sources:
-        if source.kind == "parquet":
-            with opened(source.path) as file:
-                layout_of(read_schema(file, source.path), source.path)
+    check_tables([source.path for source in sources if source.kind == "parquet"], _check_layout)
     shards = shards or max(1, -(-sum(source.size for source in sources) // SHARD_BYTES))
     key = digest(str(shards), *(f"{source.path} {source.size}" for source in sources))
     question, summary_path = out / "question.json", out / "summary.json"
@@ -105,6 +102,29 @@ def extract(
     write_json(summary_path, summary)
     shutil.rmtree(out / "rows")
     return summary
+
+
+def _check_layout(path: str) -> None:
+    with opened(path) as file:
+        layout_of(read_schema(file, path), path)
+
+
+def check_tables(paths: Sequence[str], check: Callable[[str], None]) -> None:
+    """Tell of tables that cannot be used before any work is begun; one good one is enough to begin.
+
+    Raises:
+        DataError: none can be used; what is wrong with the first.
+    """
+    first: DataError | None = None
+    for path in paths:
+        try:
+            check(path)
+        except DataError as error:
+            first = first or error
+        else:
+            return
+    if first is not None:
+        raise first
 
 
 def _read_source(source: Source, buckets: int, out: Path) -> None:
@@ -156,7 +176,8 @@ def check(folder: Path) -> list[dict[str, Any]]:
                                "characters a text": 0.0, "problem": ""}  # fmt: skip
         found.append(row)
         try:
-            table = validate(as_pairs(read_table(path), str(path)), PAIRS, str(path))
+            table = as_pairs(read_table(path), str(path))
+            check_ids(table, str(path))
             for name in ("id", "texts"):
                 table.column(name).validate(full=True)
         except DataError as error:
@@ -174,7 +195,7 @@ def check(folder: Path) -> list[dict[str, Any]]:
             "null texts": lengths.null_count,
             "characters a text": float(pc.mean(lengths).as_py() or 0),
         }
-        keys = id_keys(table.column("id").to_pylist())
+        keys = id_keys(table.column("id"))
         if repeated := int(np.isin(keys, seen).sum()):
             row["problem"] = f"{path}: {repeated} of its images stand in an earlier file too; ids must be unique."
         seen = np.union1d(seen, keys)

@@ -14,29 +14,34 @@ import dataclasses
 import os
 import platform
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from tokenizers import Tokenizer
 
 from worldclip import __version__
-from worldclip.config import as_dict, config_hash
-from worldclip.curate import candidates_of, curate, read_counts
-from worldclip.errors import DataError, InputError, MissingData
+from worldclip.config import CurationConfig, as_dict, config_hash
+from worldclip.curate import curate, read_counts
+from worldclip.curation.lid import packaged_model
+from worldclip.engines import Engine
+from worldclip.errors import InputError, MissingData
+from worldclip.extract import check_tables
 from worldclip.metadata import starter
-from worldclip.metadata.entries import read_metadata
+from worldclip.metadata.entries import read_manifest, read_metadata
 from worldclip.packages import PACKAGES
 from worldclip.pairs import packaged
+from worldclip.pairs.sources import Source, find_sources, opened
+from worldclip.pairs.tables import read_schema
 from worldclip.recipes import ABLATION_ROWS, english_only, scaled, with_curation_row
 from worldclip.report import render
-from worldclip.run import STAGES, Run
+from worldclip.run import STAGES, Reporter, Run
 from worldclip.schema import as_pairs
-from worldclip.storage import file_digest, read_json, read_table, write_bytes, write_json, write_table
+from worldclip.stages import candidates_of, input_hash
+from worldclip.storage import file_digest, read_json, read_table, stream_digest, write_bytes, write_json, write_table
 from worldclip.tokenizer import encode, lengths, special_ids, train_tokenizer, truncated
 from worldclip.tokenizer.files import open_tokenizer
 
@@ -448,42 +453,68 @@ def quickstart(run: Run, *, compare_english: bool) -> None:
     write_report(run)
 
 
-def curate_tables(pairs: Path, metadata: Path, out: Path, run: Run) -> None:
-    """Algorithm 1 on pairs and metadata of the user's own; `out` must be of the same question, or empty."""
-    shards = sorted(pairs.glob("*.parquet")) if pairs.is_dir() else [pairs]
-    if not shards or not all(shard.is_file() for shard in shards):
-        raise MissingData(
-            f"{pairs}: no Parquet file there. Give a Parquet file with id and text columns, or a folder of them."
-        )
-    for shard in shards:
-        _check_columns(shard)
+def curate_tables(
+    pairs: str, metadata: Path, out: Path, config: CurationConfig, *, engine: Engine, reporter: Reporter
+) -> dict[str, Any]:
+    """Algorithm 1 on pairs and metadata of the user's own; `out` must be of the same question, or empty.
+
+    Args:
+        pairs: a Parquet file, a folder or a pattern of them, local or of a store that fsspec knows.
+
+    Raises:
+        InputError: `out` holds the answer to another question; the metadata was changed meanwhile.
+        DataError: no shard can be read as pairs.
+        ShardsFailed: some shards are quarantined.
+    """
+    shards = [source for source in find_sources([pairs]) if source.kind == "parquet"]
+    if not shards:
+        raise MissingData(f"{pairs}: no Parquet file there. `worldclip pairs extract` makes them of other files.")
+    check_tables([shard.path for shard in shards], _check_columns)
     lists = read_metadata(metadata)
-    key = config_hash(run.recipe.curation, lists.hash, [[str(shard), file_digest(shard)] for shard in shards])
+    _check_question(out, shards, lists.hash, config)
+    summary = curate(
+        [shard.path for shard in shards],
+        lists,
+        out,
+        config,
+        seed=config.seed,
+        engine=engine,
+        report=reporter.progress,
+    )
+    if read_manifest(metadata)["hash"] != lists.hash:
+        (out / "summary.json").unlink()
+        raise InputError(f"{metadata}: was changed while {out} was made of it. Give another --out, or put it back.")
+    reporter.line(f"kept {summary['kept']:,} of {summary['texts']:,} texts, {summary['images']:,} images: {out}")
+    return summary
+
+
+def _check_question(out: Path, shards: Sequence[Source], metadata: str, config: CurationConfig) -> None:
+    """Tell whether a folder belongs to another question, before any work is begun.
+
+    A shard of pairs that was quarantined may have been mended since; one that was matched must be what it was.
+    """
+    lid = file_digest(Path(config.lid) if config.lid else packaged_model())
+    key = config_hash(config, metadata, lid, [shard.path for shard in shards])
+    now = {shard.path: [shard.size, shard.changed] for shard in shards}
     marker = out / "question.json"
-    if marker.exists() and read_json(marker)["key"] != key:
+    before: dict[str, Any] = read_json(marker) if marker.exists() else {"key": key, "pairs": {}}
+    if before["key"] != key:
         raise InputError(
             f"{out}: holds the answer to another question (other pairs, metadata or settings). Choose another --out."
         )
-    write_json(marker, {"key": key})
-    summary = curate(
-        shards,
-        lists,
-        out,
-        run.recipe.curation,
-        seed=run.recipe.curation.seed,
-        engine=run.engine,
-        report=run.reporter.progress,
-    )
-    run.reporter.line(f"kept {summary['kept']:,} of {summary['texts']:,} texts, {summary['images']:,} images: {out}")
+    for number, shard in enumerate(shards):
+        matches = out / f"matches-{number:05d}-of-{len(shards):05d}.parquet"
+        if before["pairs"].get(shard.path) != now[shard.path] and matches.exists():
+            with opened(shard.path) as file:
+                same = stream_digest(file) == input_hash(matches)
+            if not same:
+                raise InputError(f"{shard.path}: has changed since {out} was begun. Choose another --out.")
+    write_json(marker, {"key": key, "pairs": now})
 
 
-def _check_columns(shard: Path) -> None:
-    """Tell of a table that cannot be read as pairs before any work is begun on the others."""
-    try:
-        schema = pq.read_schema(shard)
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{shard}: cannot be read as Parquet ({error}). Mend it or take it away.") from None
-    as_pairs(schema.empty_table(), str(shard))
+def _check_columns(path: str) -> None:
+    with opened(path) as file:
+        as_pairs(read_schema(file, path).empty_table(), path)
 
 
 def ablate(run: Run, seeds: int) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ columns pass through untouched. A wrong column is reported by name, with what wa
 
 from __future__ import annotations
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -31,6 +32,9 @@ MATCHED_TEXT = pa.struct(
 
 #: Pairs after stage 1: the language of each text and the ids of all its concepts (sorted, unique).
 MATCHES = pa.schema([("id", pa.string()), ("texts", pa.list_(MATCHED_TEXT))])
+
+#: Matches of each entry that occurs, in one shard or in all; merging is adding.
+COUNTS = pa.schema([("list", pa.string()), ("entry", pa.uint32()), ("count", pa.int64())])
 
 #: Stage 2, one row a language; readable by a person.
 THRESHOLDS = pa.schema(
@@ -105,11 +109,11 @@ def _missing_fields(found: pa.DataType, wanted: pa.DataType) -> list[str]:
 def as_pairs(table: pa.Table, where: str) -> pa.Table:
     """Read any table of images with text as `PAIRS`.
 
-    A table with `texts` is checked as it is; one with a plain text column (`PLAIN_TEXT_COLUMNS`, img2dataset's
-    and LAION's layouts) becomes one candidate text an image, its kind the column's name.
+    A table with `texts` is checked as it is; a plain text column (`PLAIN_TEXT_COLUMNS`, img2dataset's and LAION's
+    layouts) becomes `texts`: one candidate text an image, its kind the column's name.
 
     Raises:
-        DataError: no text column, or ids that are null or not unique.
+        DataError: no text column, or no `id`.
     """
     if "texts" not in table.schema.names:
         column = next((name for name in PLAIN_TEXT_COLUMNS if name in table.schema.names), None)
@@ -125,16 +129,43 @@ def as_pairs(table: pa.Table, where: str) -> pa.Table:
         kind = pa.repeat(pa.scalar(column, pa.string()), len(text))
         structs = pa.StructArray.from_arrays([kind, text], fields=list(TEXT))
         present = pc.is_valid(text).to_numpy(zero_copy_only=False)
-        offsets = pa.array([0, *present.cumsum().tolist()], pa.int32())
-        table = table.append_column(
+        offsets = pa.array(np.concatenate([[0], present.cumsum()]).astype(np.int32))
+        table = table.set_column(
+            table.schema.get_field_index(column),
             "texts",
             pa.ListArray.from_arrays(offsets, structs.filter(pa.array(present)), type=PAIRS.field("texts").type),
         )
-    table = validate(table, PAIRS, where)
+    return validate(table, PAIRS, where)
+
+
+def check_ids(table: pa.Table, where: str) -> None:
+    """Check that `id` names each row.
+
+    Raises:
+        DataError: ids are null, or not unique.
+    """
     ids = table.column("id")
     if ids.null_count or pc.count_distinct(ids).as_py() != len(ids):
         raise DataError(
             f"{where}: column 'id' must name each image once; found {ids.null_count} nulls and "
             f"{len(ids) - pc.count_distinct(ids).as_py()} repeats among {len(ids)} rows."
         )
-    return table
+
+
+def only_utf8(strings: pa.Array) -> pa.Array:
+    """The strings themselves where all are UTF-8, which no file promises; else with null for those that are not."""
+    try:
+        strings.validate(full=True)
+    except pa.ArrowInvalid:
+        data = strings.cast(pa.large_binary()).to_pylist()
+        good = [each if each is None or _decodes(each) else None for each in data]
+        return pa.array(good, pa.binary()).cast(strings.type)
+    return strings
+
+
+def _decodes(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -11,10 +11,10 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -100,6 +100,45 @@ def write_table(path: Path, table: pa.Table) -> None:
         pq.write_table(table, temporary, compression="zstd", row_group_size=65536)
 
 
+class TableWriter:
+    """Writes a Parquet file part by part; see `writing_table`."""
+
+    def __init__(self, path: Path, repeated: Sequence[str]) -> None:
+        self._path, self._repeated = path, list(repeated)
+        self._writer: pq.ParquetWriter | None = None
+
+    def write(self, table: pa.Table) -> None:
+        """Write rows as a row group; all parts have the schema of the first."""
+        if self._writer is None:
+            self._writer = pq.ParquetWriter(
+                self._path, table.schema, compression="zstd", use_dictionary=self._repeated, write_statistics=False
+            )
+        self._writer.write_table(table)
+
+    def close(self, facts: Mapping[str, str]) -> None:
+        """End the file with its metadata.
+
+        Raises:
+            StorageError: nothing was written to it.
+        """
+        if self._writer is None:
+            raise StorageError(f"{self._path}: no table was written to it.")
+        self._writer.add_key_value_metadata(dict(facts))
+        self._writer.close()
+
+
+@contextmanager
+def writing_table(path: Path, repeated: Sequence[str] = ()) -> Iterator[TableWriter]:
+    """A writer of a Parquet file that is whole or not there: it must be closed before it is left.
+
+    Args:
+        repeated: columns (Parquet's paths) whose values repeat, as labels do. Only these get a dictionary: to look for
+            repeats among texts and ids costs as much as to write them.
+    """
+    with replacing(path) as temporary:
+        yield TableWriter(temporary, repeated)
+
+
 def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
     """Read a Parquet file.
 
@@ -129,6 +168,13 @@ def file_digest(path: Path) -> str:
     """SHA-256 (hex) of a file's bytes."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def stream_digest(file: IO[bytes]) -> str:
+    """SHA-256 (hex) of an open file's bytes; it stands at its beginning before and after."""
+    found = hashlib.file_digest(cast("Any", file), "sha256").hexdigest()
+    file.seek(0)
+    return found
 
 
 def free_bytes(folder: Path) -> int:

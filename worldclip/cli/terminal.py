@@ -22,6 +22,9 @@ P = ParamSpec("P")
 #: Lines a piece of work gets where there is no terminal to draw a bar on.
 PLAIN_STEPS = 10
 
+#: Seconds after which there is a line in any case.
+PLAIN_SECONDS = 60.0
+
 
 class TerminalReporter:
     """Progress bars on a terminal, plain lines elsewhere."""
@@ -38,8 +41,8 @@ class TerminalReporter:
             console=self.console,
         )
         self._ids: dict[str, TaskID] = {}
-        self._told: dict[str, int] = {}
-        self._since: dict[str, tuple[float, int]] = {}
+        self._told: dict[str, tuple[int, float]] = {}
+        self._first: dict[str, tuple[int, float]] = {}
         self._began = time.monotonic()
 
     def __enter__(self) -> TerminalReporter:
@@ -61,6 +64,7 @@ class TerminalReporter:
 
     def progress(self, what: str, done: int, total: int, note: str = "") -> None:
         """So much of a piece of work is done."""
+        note = f"{note} {self._pace(what, done, total)}".strip()
         if self.console.is_terminal:
             if what not in self._ids:
                 self._ids[what] = self._bars.add_task(what, total=total, note=note)
@@ -69,20 +73,23 @@ class TerminalReporter:
                 self._bars.remove_task(self._ids.pop(what))
                 self.line(f"{what}: {total:,} of {total:,} {note}".rstrip())
             return
-        if what not in self._since or done < self._since[what][1]:  # A new piece of work of the same name.
-            self._since[what] = time.monotonic(), done
-        part = done * PLAIN_STEPS // max(total, 1)
-        if part != self._told.get(what):
-            self._told[what] = part
-            self.line(f"{what}: {done:,} of {total:,} {note} {self._left(what, done, total)}".rstrip())
+        part, now = done * PLAIN_STEPS // max(total, 1), time.monotonic()
+        told, when = self._told.get(what, (-1, now))
+        if part != told or now - when > PLAIN_SECONDS:
+            self._told[what] = part, now
+            self.line(f"{what}: {done:,} of {total:,} {note}".rstrip())
 
-    def _left(self, what: str, done: int, total: int) -> str:
-        """The time that is left at the speed so far, once there is something to tell it from."""
-        began, first = self._since[what]
-        if not first < done < total:
+    def _pace(self, what: str, done: int, total: int) -> str:
+        """How fast this goes, and where there is no bar how long it will still take."""
+        now = time.monotonic()
+        if what not in self._first or done < self._first[what][0]:  # A new piece of work of the same name.
+            self._first[what] = done, now
+        first, began = self._first[what]
+        if done == first:
             return ""
-        seconds = (time.monotonic() - began) / (done - first) * (total - done)
-        return f"({timedelta(seconds=round(seconds))} left)"
+        rate = (done - first) / max(now - began, 1e-3)
+        left = timedelta(seconds=round((total - done) / rate))
+        return f"({rate:,.3g}/s)" if done >= total or self.console.is_terminal else f"({rate:,.3g}/s, {left} left)"
 
 
 def told(function: Callable[P, None]) -> Callable[P, None]:

@@ -7,12 +7,15 @@ order of rows, the sharding, the worker or the engine.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numba
 import numpy as np
 import pyarrow as pa
+
+from worldclip.curation.sha256 import first_64_bits
+from worldclip.curation.texts import buffers, read_only
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
@@ -27,19 +30,41 @@ def keep_probability(matches: pa.ListArray, probability: np.ndarray) -> np.ndarr
     Returns:
         float64 [n].
     """
+    return keep_probability_of(matches, np.zeros(len(matches), np.int64), probability)
+
+
+def keep_probability_of(matches: pa.ListArray, bases: np.ndarray, probability: np.ndarray) -> np.ndarray:
+    """The same for texts of many lists, whose probabilities stand one after the other.
+
+    Args:
+        bases: int64 [n], where the probabilities of each text's list begin.
+        probability: float64, of all lists' entries.
+    """
     lengths = matches.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
-    result = np.zeros(len(matches))
-    some = lengths > 0
-    if some.any():
-        missed = 1.0 - probability[matches.flatten().to_numpy(zero_copy_only=False)]
-        starts = np.concatenate([[0], np.cumsum(lengths[some])[:-1]])
-        result[some] = 1.0 - np.multiply.reduceat(missed, starts)
+    ids = matches.flatten().to_numpy(zero_copy_only=False)
+    kept: np.ndarray = _kept(*map(read_only, (lengths, ids, bases, probability)))
+    return kept
+
+
+@numba.njit(cache=True, nogil=True)
+def _kept(lengths, ids, bases, probability):  # type: ignore[no-untyped-def]
+    result = np.zeros(len(lengths))
+    at = 0
+    for text in range(len(lengths)):
+        missed = 1.0
+        for position in range(at, at + lengths[text]):
+            missed *= 1.0 - probability[bases[text] + ids[position]]
+        result[text] = 1.0 - missed
+        at += lengths[text]
     return result
 
 
-def id_keys(ids: Iterable[str]) -> np.ndarray:
+def id_keys(ids: pa.Array | pa.ChunkedArray | Iterable[str]) -> np.ndarray:
     """64 bits of SHA-256 of each id, uint64 [n]: what draws are made from."""
-    return np.array([int.from_bytes(hashlib.sha256(each.encode()).digest()[:8], "little") for each in ids], np.uint64)
+    array = ids if isinstance(ids, pa.Array | pa.ChunkedArray) else pa.array(list(ids), pa.large_string())
+    array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
+    keys: np.ndarray = first_64_bits(*buffers(array.cast(pa.large_string())))
+    return keys
 
 
 def uniform(keys: np.ndarray, seed: int, epoch: int, stream: int) -> np.ndarray:
@@ -65,12 +90,15 @@ def draw_probability(image: np.ndarray, kind: np.ndarray | None) -> np.ndarray:
     Returns:
         float64 [n], summing to 1 over each image.
     """
+    texts = np.bincount(image)[image]
     if kind is None:
-        _, row, count = np.unique(image, return_inverse=True, return_counts=True)
-        return 1.0 / count[row]
-    groups, group, texts = np.unique(np.stack([image, kind]), axis=1, return_inverse=True, return_counts=True)
-    _, row, kinds = np.unique(groups[0], return_inverse=True, return_counts=True)
-    turn: np.ndarray = (1.0 / (kinds[row] * texts))[group.ravel()]
+        same: np.ndarray = 1.0 / texts
+        return same
+    # One number for each image and kind; the smallest kind may be a null's -1.
+    code = image * (kind.max(initial=0) + 2) + kind + 1
+    groups, group, of_kind = np.unique(code, return_inverse=True, return_counts=True)
+    kinds = np.bincount(groups // (kind.max(initial=0) + 2))[image]
+    turn: np.ndarray = 1.0 / (kinds * of_kind[group])
     return turn
 
 
@@ -117,9 +145,23 @@ class Candidates:
 
     def _draw_by(self, weights: np.ndarray, images: np.ndarray, drawn: np.ndarray) -> np.ndarray:
         """The text of each image on which `drawn` in [0, 1) falls, where texts are as wide as their weights."""
-        cumulated = np.concatenate([[0.0], np.cumsum(weights)])
-        low, high = cumulated[self.offsets[images]], cumulated[self.offsets[images + 1]]
-        target = low + drawn * (high - low)
-        rows = np.searchsorted(cumulated, target, side="right") - 1
-        inside: np.ndarray = np.clip(rows, self.offsets[images], self.offsets[images + 1] - 1)
-        return inside
+        drawn_texts: np.ndarray = _falls_on(weights, self.offsets[images], self.offsets[images + 1], drawn)
+        return drawn_texts
+
+
+@numba.njit(cache=True, nogil=True)
+def _falls_on(weights, firsts, ends, drawn):  # type: ignore[no-untyped-def]
+    """Summed up image by image, so that no image's draw depends, in its last bits, on what stands before it."""
+    texts = np.empty(len(firsts), np.int64)
+    for image in range(len(firsts)):
+        whole = 0.0
+        for text in range(firsts[image], ends[image]):
+            whole += weights[text]
+        target, passed, text = drawn[image] * whole, 0.0, firsts[image]
+        while text < ends[image] - 1:
+            passed += weights[text]
+            if target < passed:
+                break
+            text += 1
+        texts[image] = text
+    return texts

@@ -165,7 +165,7 @@ def _run_on_actors(ledger: Ledger, limit: int) -> None:
                     error = None if task.output.exists() else _death(str(died))
                     room = min(limit, max(1, _cpus() - 1))
                 except ray.exceptions.RayError as refused:
-                    error = f"Ray could not run it: {' '.join(str(refused).split())[-300:]}"
+                    error = f"Ray could not run it: {' '.join(str(refused).replace('^', ' ').split())[-300:]}"
                     idle.append(actor)
                 ledger.settle(task, error)
             if not ready:

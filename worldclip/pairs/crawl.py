@@ -57,7 +57,8 @@ _HTML = ("text/html", "application/xhtml+xml")
 def read_archive(file: IO[bytes], size: int, tally: Tally) -> Iterator[pa.Table]:
     """Rows (`CRAWL_ROWS`) of a WARC or WAT file, plain or compressed (gzip, zstd, LZ4).
 
-    What is cut short or damaged is read as far as it goes, and counted.
+    What is cut short or damaged is read as far as it goes, and counted; that zstd or LZ4 is cut between two of its
+    frames cannot be seen.
 
     Args:
         file: can seek.
@@ -79,7 +80,7 @@ def read_archive(file: IO[bytes], size: int, tally: Tally) -> Iterator[pa.Table]
     except (OSError, ValueError, EOFError) as error:
         tally.set_aside[f"file: damaged, the rest is lost ({_first_line(error)})"] += 1
     else:
-        if size and (_gzip_is_cut(file, begun) or (end > size and not _is_gzip(file))):
+        if size and (_gzip_is_cut(file, begun) or _plain_is_cut(file, size, end)):
             tally.set_aside["file: cut short, the rest is lost"] += 1
     yield rows.take()
 
@@ -91,6 +92,15 @@ def _first_line(error: Exception) -> str:
 def _is_gzip(file: IO[bytes]) -> bool:
     file.seek(0)
     return file.read(2) == b"\x1f\x8b"
+
+
+def _plain_is_cut(file: IO[bytes], size: int, end: int) -> bool:
+    """Whether an archive that is not compressed ends within a record: two line ends must follow the last one."""
+    file.seek(0)
+    if file.read(5) != b"WARC/":
+        return False
+    file.seek(size - 4)
+    return end > size or file.read(4) != b"\r\n\r\n"
 
 
 def _gzip_is_cut(file: IO[bytes], begun: int) -> bool:

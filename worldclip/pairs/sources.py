@@ -32,14 +32,21 @@ KINDS: dict[str, Kind] = {
     ".wat.zst": "crawl",
 }
 
+#: What stores tell of a file that is another once the file is, in order of preference.
+_CHANGED = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """One file of pairs. `path` is local, or a URL that fsspec opens; `size` is in bytes."""
+    """One file of pairs. `path` is local, or a URL that fsspec opens; `size` is in bytes.
+
+    `changed` tells whether a file is still the same: its time, or what its store tells instead.
+    """
 
     path: str
     size: int
     kind: Kind
+    changed: str = ""
 
     @property
     def stem(self) -> str:
@@ -80,7 +87,8 @@ def find_sources(inputs: Sequence[str]) -> list[Source]:
                 raise ConfigError(f"{given}: its name must end in one of {', '.join(KINDS)}, which tells what it is.")
             if kind is not None and info["type"] == "file":
                 full = name if "file" in _protocols(system) else system.unstrip_protocol(name)
-                sources[full] = Source(path=full, size=int(info["size"] or 0), kind=kind)
+                changed = next((str(info[name]) for name in _CHANGED if info.get(name)), "")
+                sources[full] = Source(path=full, size=int(info["size"] or 0), kind=kind, changed=changed)
         if not sources:
             raise MissingData(f"{given}: nothing to read there. Readable are names that end in {', '.join(KINDS)}.")
         if listed:

@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 from worldclip.errors import DataError
 from worldclip.pairs.crawl import CRAWL_ROWS
 from worldclip.pairs.rows import LONGEST_TEXT, ROWS, TOO_LONG, Rows, Tally, normalised, url_id
-from worldclip.schema import PLAIN_TEXT_COLUMNS, TEXT
+from worldclip.schema import PLAIN_TEXT_COLUMNS, TEXT, only_utf8
 
 #: Columns that hold an image's URL, in order of preference.
 URL_COLUMNS = ("url", "URL", "image_url")
@@ -225,26 +225,12 @@ def _strings(table: pa.Table, name: str, tally: Tally, reason: str = "") -> pa.A
 
 
 def _utf8(strings: pa.Array, reason: str, tally: Tally) -> pa.Array:
-    try:
-        plain = strings.cast(pa.string())
-        plain.validate(full=True)
-    except pa.ArrowInvalid:
-        data = strings.cast(pa.large_binary()).to_pylist()
-        good = [each if each is None or _decodes(each) else None for each in data]
-        lost = sum(1 for was, now in zip(data, good, strict=True) if was is not None and now is None)
+    plain = only_utf8(pc.cast(strings, options=pc.CastOptions(pa.string(), allow_invalid_utf8=True)))
+    if lost := plain.null_count - strings.null_count:
         tally.set_aside[reason] += lost
         if reason.startswith("text:"):
             tally.texts += lost
-        return pa.array(good, pa.binary()).cast(pa.string())
     return plain
-
-
-def _decodes(data: bytes) -> bool:
-    try:
-        data.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 _NO_UTF8 = "text: not UTF-8"
