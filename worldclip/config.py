@@ -26,6 +26,7 @@ class MetadataConfig:
 
     languages: tuple[str, ...] | None = None  #: lists to build; None builds all that the sources allow
     free_only: bool = False  #: leave out sources that are not freely usable
+    chinese: Literal["jieba", "ckip"] = "jieba"  #: segmenter of Chinese dumps; CKIP fetches a model
 
 
 @dataclass(frozen=True, kw_only=True)

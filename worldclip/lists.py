@@ -1,8 +1,7 @@
 """Lists from dumps, on an engine: count each file, merge a language's counts, write its list.
 
     <folder>/work/key.json        what the work below was made of; other sources or options begin anew
-    <folder>/work/text/*/         counts of one dump file        <folder>/work/views/*/   views of one file
-    <folder>/work/lists/*.json    facts of one finished list
+    <folder>/work/sources/*/      counts of one file             <folder>/work/lists/*.json   facts of one list
     <folder>/<list>.parquet       the lists                      <folder>/manifest.json   written last
 
 Each file and each list is one task, done once; after kill -9 the same command goes on. The tasks' own order and number
@@ -12,7 +11,6 @@ of workers leave no trace in the bytes.
 from __future__ import annotations
 
 import shutil
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
@@ -23,11 +21,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from worldclip.curation.rules import RULES, dead
-from worldclip.engines import LocalEngine, Task
+from worldclip.engines import Engine, Task
 from worldclip.errors import ConfigError, MissingData
 from worldclip.languages import LANGUAGES, list_of_wikipedia
-from worldclip.metadata.build import Selection, build_list, count_text, count_titles, find_sources
-from worldclip.metadata.concepts import own_concepts
+from worldclip.metadata.build import Selection, Source, build_list, find_sources, parts_of, read_source
 from worldclip.metadata.entries import (
     BUILDER,
     MANIFEST,
@@ -39,7 +36,6 @@ from worldclip.metadata.entries import (
     write_manifest,
 )
 from worldclip.metadata.ngrams import Limits
-from worldclip.metadata.wordnet import lmf_lemmas
 from worldclip.storage import digest, read_json, write_json
 
 Report = Callable[[str, int, int], None]
@@ -49,7 +45,7 @@ def build_lists(
     sources: Path,
     folder: Path,
     *,
-    engine: LocalEngine,
+    engine: Engine,
     languages: tuple[str, ...] | None = None,
     concepts: Path | None = None,
     selection: Selection | None = None,
@@ -72,86 +68,76 @@ def build_lists(
     selection, limits = selection or Selection(), limits or Limits()
     if unknown := [code for code in languages or () if code not in LANGUAGES]:
         raise ConfigError(f"languages: no list is called {', '.join(unknown)}; allowed: {', '.join(LANGUAGES)}.")
-    found = find_sources(sources)
     wanted = set(languages or LANGUAGES)
-    work = folder / "work"
-    files = [*sum(found.texts.values(), ()), *found.views, *sum(found.wordnets.values(), ()), *found.lexicons]
+    found, unread = find_sources(sources)
+    found = [
+        source for source in found if source.kind != "text" or list_of_wikipedia(source.code, selection.rule) in wanted
+    ]
     if concepts:
         if not concepts.is_file():
             raise MissingData(f"{concepts}: not found; --concepts takes a text file, CSV or Parquet.")
-        files.append(concepts)
-    _begin(work, _key(files, sources, selection, languages))
+        found.append(Source(path=concepts, kind="concepts"))
+    names = [_name(source.path, sources) for source in found]
+    work = folder / "work"
+    _begin(work, _key(found, names, selection, languages))
     (folder / MANIFEST).unlink(missing_ok=True)  # a folder without one is unfinished
 
     def run(what: str, tasks: list[Task]) -> None:
         engine.run(tasks, partial(report, what) if report else None)
 
-    counted: dict[str, list[Path]] = {}
-    tasks = []
-    for code, paths in found.texts.items():
-        joined = list_of_wikipedia(code, selection.rule)
-        for path in paths if joined in wanted else ():
-            name = path.relative_to(sources).as_posix()
-            out = work / "text" / digest(name)[:16] / "done.json"
-            counted.setdefault(joined, []).append(out)
-            tasks.append(Task(name=name, function=count_text, arguments=(path, code, limits, out), output=out))
-    run("text", tasks)
-    tasks, viewed = [], []
-    for path in found.views:
-        name = path.relative_to(sources).as_posix()
-        viewed.append(work / "views" / digest(name)[:16] / "done.json")
-        tasks.append(Task(name=name, function=count_titles, arguments=(path, viewed[-1]), output=viewed[-1]))
-    run("views", tasks)
-
-    reached = set(counted) | set(found.wordnets)
-    reached |= {list_of_wikipedia(code, selection.rule) for path in viewed for code in read_json(path)["wikipedias"]}
-    reached |= {lang for path in found.lexicons for lang, _, _ in lmf_lemmas(path, Counter())}
-    reached |= {lang for lang, _, _ in own_concepts(concepts, Counter())} if concepts else set()
-    codes = sorted(reached & wanted)
-    if not codes:
+    told = [work / "sources" / digest(name)[:16] / "done.json" for name in names]
+    run(
+        "sources",
+        [
+            Task(name=name, function=read_source, arguments=(source, selection.chinese, limits, out), output=out)
+            for name, source, out in zip(names, found, told, strict=True)
+        ],
+    )
+    parts = {
+        code: mine for code, mine in parts_of(zip(found, told, strict=True), selection.rule).items() if code in wanted
+    }
+    if not parts:
         raise MissingData(
             f"{sources}: holds no dump, page views, wordnet or concepts for {', '.join(languages or ('any list',))}. "
             "Files keep the names they are published under; `worldclip metadata download` fetches some."
         )
-    facts = {code: work / "lists" / f"{code}.json" for code in codes}
+    facts = {code: work / "lists" / f"{code}.json" for code in parts}
     run(
         "lists",
         [
             Task(
                 name=f"list {code}",
                 function=build_list,
-                arguments=(
-                    code, found, counted.get(code, []), viewed, concepts, selection, folder / f"{code}.parquet",
-                    facts[code],
-                ),
+                arguments=(code, mine, selection, folder / f"{code}.parquet", facts[code]),
                 output=facts[code],
             )
-            for code in codes
+            for code, mine in parts.items()
         ],
-    )  # fmt: skip
-    told = {code: read_json(path) for code, path in facts.items()}
-    hashes = {code: fact["hash"] for code, fact in told.items() if fact["entries"] > len(NUMBERS)}
+    )
+    made = {code: read_json(path) for code, path in facts.items()}
     write_manifest(
         folder,
-        hashes,
+        {code: fact["hash"] for code, fact in made.items() if fact["entries"] > len(NUMBERS)},
         {
-            "languages": told,
+            "languages": made,
             "selection": asdict(selection),
-            "files": sorted(path.name for path in files),
-            "unread_files": sorted(path.name for path in found.unknown),
-            "views": [read_json(path)["set_aside"] for path in viewed],
+            "sources": {name: read_json(out) for name, out in zip(names, told, strict=True)},
+            "unread_files": sorted(_name(path, sources) for path in unread),
         },
     )
     return read_metadata(folder)
 
 
-def _key(files: list[Path], sources: Path, selection: Selection, languages: tuple[str, ...] | None) -> str:
+def _name(path: Path, sources: Path) -> str:
+    return path.relative_to(sources).as_posix() if path.is_relative_to(sources) else path.name
+
+
+def _key(found: list[Source], names: list[str], selection: Selection, languages: tuple[str, ...] | None) -> str:
     parts = [BUILDER, repr(selection), repr(languages)]
-    for path in files:
-        name = path.relative_to(sources).as_posix() if path.is_relative_to(sources) else path.name
+    for name, source in zip(names, found, strict=True):
         # Dumps are too large to hash again at each start; their size and time of change tell.
-        told = path.stat()
-        parts += [name, f"{told.st_size} {told.st_mtime_ns}"]
+        facts = source.path.stat()
+        parts += [name, f"{facts.st_size} {facts.st_mtime_ns}"]
     return digest(*parts)
 
 

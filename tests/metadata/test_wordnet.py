@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import lzma
 import sqlite3
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from dumps import BOMB
 
 from worldclip.errors import DataError
-from worldclip.metadata.wordnet import GAP, MALFORMED, multiwordnet_lemmas, princeton_lemmas, thai_lemmas
+from worldclip.metadata.wordnet import (
+    GAP,
+    MALFORMED,
+    lmf_lemmas,
+    multiwordnet_lemmas,
+    omw_lemmas,
+    princeton_lemmas,
+    thai_lemmas,
+)
 
 
 def test_princeton(tmp_path: Path) -> None:
@@ -65,3 +75,36 @@ def test_thai(tmp_path: Path) -> None:
     path.write_bytes(b"not a database, " * 100)
     with pytest.raises(DataError, match="not the Thai WordNet's database"):
         list(thai_lemmas(path, set_aside))
+
+
+def test_omw_and_lmf(tmp_path: Path) -> None:
+    set_aside: Counter[str] = Counter()
+    (tmp_path / "a.tab").write_text("# name\n1-n\tfin:lemma\tkoira\n2-n\tlemma\tkoira\n1-n\tfin:def\t0\tx\nbad\n")
+    assert dict(omw_lemmas(tmp_path / "a.tab", set_aside)) == {"koira": 2}
+    entry = '<LexicalEntry id="a"><Lemma writtenForm="{}" partOfSpeech="n"/><Sense/><Sense/></LexicalEntry>'
+    lexicons = "".join(f'<Lexicon language="{tag}">{entry.format(word)}</Lexicon>' for tag, word in
+                       (("als", "qen"), ("nb", "hund"), ("xx", "")))  # fmt: skip
+    doctype = '<!DOCTYPE LexicalResource SYSTEM "http://globalwordnet.github.io/schemas/WN-LMF-1.1.dtd">'
+    (tmp_path / "a.xml").write_text(f"{doctype}<LexicalResource>{lexicons}</LexicalResource>")
+    assert list(lmf_lemmas(tmp_path / "a.xml", set_aside)) == [("sq", "qen", 2), ("no", "hund", 2)]
+    assert set_aside == {"w: malformed row": 2}
+    (tmp_path / "a.xml").write_text(f"{BOMB.replace(' x ', ' LexicalResource ')}<LexicalResource/>")
+    with pytest.raises(DataError, match="declares an entity"):
+        list(lmf_lemmas(tmp_path / "a.xml", set_aside))
+    (tmp_path / "a.xml").write_text("<LexicalResource><Lexicon")
+    with pytest.raises(DataError, match="no well-formed WN-LMF"):
+        list(lmf_lemmas(tmp_path / "a.xml", set_aside))
+    (tmp_path / "a.xml").write_text("<html/>")
+    with pytest.raises(DataError, match="its root is <html>"):
+        list(lmf_lemmas(tmp_path / "a.xml", set_aside))
+    (tmp_path / "a.xml.xz").write_bytes(lzma.compress(b"<LexicalResource>" * 99)[:-20])
+    with pytest.raises(DataError, match=r"a\.xml\.xz"):
+        list(lmf_lemmas(tmp_path / "a.xml.xz", set_aside))
+
+
+def test_rows_without_end(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"x" * 5_000_000)
+    for read in (omw_lemmas, princeton_lemmas):
+        set_aside: Counter[str] = Counter()
+        assert list(read(tmp_path / "a", set_aside)) == []
+        assert set_aside == {MALFORMED: 1}

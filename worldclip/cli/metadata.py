@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import click
 
 from worldclip.cli.options import (
+    engine_of,
+    engine_option,
     json_option,
     run_of,
     run_option,
     set_option,
+    workers_option,
 )
 from worldclip.cli.terminal import TerminalReporter, show, told
 from worldclip.errors import InputError
@@ -29,7 +31,8 @@ def metadata() -> None:
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Where the lists from dumps go.")
 @click.option("--concepts", type=click.Path(path_type=Path, dir_okay=False), help="Your own list: text, CSV, Parquet.")
 @click.option("--pmi", type=float, help="Fixed threshold of word pairs; the release's is 30.  [default: by rank]")
-@click.option("--workers", type=click.IntRange(min=0), help="Processes.  [default: one a core]")
+@workers_option
+@engine_option
 @told
 def metadata_build(
     folder: Path,
@@ -39,6 +42,7 @@ def metadata_build(
     concepts: Path | None,
     pmi: float | None,
     workers: int | None,
+    engine: str,
 ) -> None:
     """Starter lists from packages; with --sources and --out, lists from dumps.
 
@@ -48,27 +52,28 @@ def metadata_build(
     from worldclip import pipeline
     from worldclip.run import locked
 
-    if (sources, out, concepts, pmi, workers) == (None,) * 5:
+    if (sources, out, concepts, pmi, workers, engine) == (*[None] * 5, "local"):
         with locked(folder), TerminalReporter() as reporter:
             pipeline.build_metadata(run_of(folder, settings, reporter))
         return
     if sources is None or out is None:
-        raise InputError("Lists from dumps need both --sources and --out; --concepts, --pmi, --workers go with them.")
+        raise InputError(
+            "Lists from dumps need both --sources and --out; --concepts, --pmi, --workers, --engine go with them."
+        )
     from worldclip.config import Recipe, override
-    from worldclip.engines.local import LocalEngine
     from worldclip.lists import build_lists
     from worldclip.metadata.build import Selection
     from worldclip.recipes import quickstart as quickstart_recipe
 
     recipe: Recipe = override(quickstart_recipe(), settings)
-    with locked(out), TerminalReporter() as reporter:
+    with locked(out), TerminalReporter() as reporter, engine_of(engine, workers, reporter) as where:
         lists = build_lists(
             sources,
             out,
-            engine=LocalEngine(workers=(os.cpu_count() or 1) if workers is None else workers),
+            engine=where,
             languages=recipe.metadata.languages,
             concepts=concepts,
-            selection=Selection(pmi=pmi),
+            selection=Selection(pmi=pmi, chinese=recipe.metadata.chinese),
             report=reporter.progress,
         )
         reporter.line(f"metadata: {sum(map(len, lists.entries.values())):,} entries in {len(lists.entries)} lists")

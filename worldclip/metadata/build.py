@@ -1,6 +1,6 @@
-"""The tasks of which lists from dumps are made: each reads files and writes one, and knows of no engine.
+"""The tasks of which lists from dumps are made: each reads files and writes some, and knows of no engine.
 
-text file  -> n-gram counts        views file -> views by Wikipedia        counts, wordnets, concepts -> one list
+a source file -> its counts by list        the counts of a list's files -> the list
 """
 
 from __future__ import annotations
@@ -8,35 +8,30 @@ from __future__ import annotations
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from worldclip.errors import DataError
 from worldclip.languages import LANGUAGES, OTHER, Rule, list_of_wikipedia, list_of_wordnet
 from worldclip.metadata.concepts import own_concepts
+from worldclip.metadata.counts import ceil_share, merged, top
 from worldclip.metadata.entries import Caps, entry_list, write_entries
-from worldclip.metadata.ngrams import (
-    Counts,
-    Limits,
-    ceil_share,
-    count_ngrams,
-    merged,
-    read_counts,
-    segmented,
-    tokens,
-    top_pairs,
-    top_words,
-    write_counts,
-)
-from worldclip.metadata.segment import segmenter
+from worldclip.metadata.ngrams import Limits, count_ngrams, segmented, tokens, top_pairs
+from worldclip.metadata.segment import Chinese, Segmenter, segmenter
 from worldclip.metadata.titles import count_views, views
 from worldclip.metadata.wikipedia import articles
 from worldclip.metadata.wordnet import lmf_lemmas, omw_lemmas, princeton_lemmas
-from worldclip.storage import read_json, write_json
+from worldclip.storage import read_json, replacing, write_json
 
-Scored = Iterator[tuple[str, float]]
+Kind = Literal["text", "views", "omw", "princeton", "lmf", "concepts"]
+
+_SCORED = pa.schema([("entry", pa.string()), ("score", pa.float64())])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +40,7 @@ class Selection:
 
     `word_share` and `title_share` are shares of the distinct words and titles; `pairs_per_word` of the words kept.
     `pmi` is the release's fixed threshold (30 bits admit nothing below 2^30 tokens); None ranks by PMI alone, among
-    pairs seen `least_count` times.
+    pairs seen `least_count` times. `chinese` is the segmenter of Chinese.
     """
 
     caps: Caps = field(default_factory=Caps)
@@ -55,60 +50,65 @@ class Selection:
     least_count: int = 5
     pmi: float | None = None
     rule: Rule = "corrected"
+    chinese: Chinese = "jieba"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sources:
-    """The files below a folder, by what their names say they are."""
+class Source:
+    """One file to read: what it holds, and the Wikipedia or list that it is of, if it is of one."""
 
-    texts: dict[str, tuple[Path, ...]]  #: by Wikipedia
-    views: tuple[Path, ...]
-    wordnets: dict[str, tuple[Path, ...]]  #: by list
-    lexicons: tuple[Path, ...]  #: WN-LMF, which names its languages inside
-    unknown: tuple[Path, ...]
+    path: Path
+    kind: Kind
+    code: str = ""
 
 
-_DUMP = re.compile(r"(\w+?)wiki-.*(?:pages-(?:meta-current|articles)|cirrussearch-content).*\.(?:xml|json|bz2|gz)")
+_DUMP = re.compile(
+    r"(?P<code>\w+?)wiki-(?P<form>.*?(?:pages-articles(?:-multistream)?|pages-meta-current|cirrussearch-content))"
+    r"(?P<part>\d*)\.(?:xml|json)(?:-p\d+p\d+)?(?:\.bz2|\.gz|)"
+)
 _HUB = re.compile(r"(?:\d{8}\.)?([a-z][\w-]*)")
-_VIEWS = re.compile(r"pageviews-\d{8}.*")
-_TAB = re.compile(r"wn-(?:data|wikt|cldr|nodia)?-?(\w+)\.tab(?:\.gz)?")
+#: By the hour, or by the day those of people: `-spider` and `-automated` are left out.
+_VIEWS = re.compile(r"pageviews-\d{8}-(?:\d{6}|user)(?:\.gz|\.bz2)?")
+_TAB = re.compile(r"wn-(?:data|wikt|cldr|nodia)?-?(\w+)\.tab(?:\.gz|\.xz)?")
 _LMF = re.compile(r".*\.xml(?:\.gz|\.xz)?")
 
 
-def find_sources(folder: Path) -> Sources:
-    """Sort the files below `folder`, in any depth, by their names as they are published.
+def find_sources(folder: Path) -> tuple[list[Source], list[Path]]:
+    """The files below `folder`, in any depth, known by the names they are published under; and those that are not.
 
     `swwiki-20240501-pages-articles.xml.bz2`, `swwiki-...-cirrussearch-content.json.gz`, `20231101.sw/*.parquet`,
-    `pageviews-*.gz`, `wn-data-fin.tab`, `data.noun`, `oewn-2024.xml.gz`. Other files are in `unknown`.
+    `pageviews-20240501-000000.gz`, `wn-data-fin.tab`, `data.noun`, `oewn-2024.xml.gz`.
 
     Raises:
-        DataError: a dump is of no Wikipedia that we know.
+        DataError: a dump is of no Wikipedia that we know, or the text of one is there twice.
     """
-    texts: dict[str, list[Path]] = {}
-    wordnets: dict[str, list[Path]] = {}
-    seen, lexicons, unknown = [], [], []
+    sources, unknown = [], []
+    forms: dict[str, set[str]] = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         if dump := _DUMP.fullmatch(path.name):
-            texts.setdefault(_wikipedia(dump[1], path), []).append(path)
+            sources.append(Source(path=path, kind="text", code=_wikipedia(dump["code"], path)))
+            form = f"{dump['form']}, in {'parts' if dump['part'] else 'one file'}"
+            forms.setdefault(dump["code"], set()).add(form)
         elif path.suffix == ".parquet" and (hub := _HUB.fullmatch(path.parent.name)):
-            texts.setdefault(_wikipedia(hub[1].replace("-", "_"), path), []).append(path)
+            sources.append(Source(path=path, kind="text", code=_wikipedia(hub[1].replace("-", "_"), path)))
+            forms.setdefault(sources[-1].code, set()).add(f"Parquet in {path.parent}")
         elif _VIEWS.fullmatch(path.name):
-            seen.append(path)
+            sources.append(Source(path=path, kind="views"))
         elif tab := _TAB.fullmatch(path.name):
-            wordnets.setdefault(list_of_wordnet(tab[1]), []).append(path)
+            sources.append(Source(path=path, kind="omw", code=list_of_wordnet(tab[1])))
         elif path.name in ("data.noun", "data.verb", "data.adj", "data.adv"):
-            wordnets.setdefault("en", []).append(path)
+            sources.append(Source(path=path, kind="princeton", code="en"))
         elif _LMF.fullmatch(path.name):
-            lexicons.append(path)
+            sources.append(Source(path=path, kind="lmf"))
         else:
             unknown.append(path)
-    return Sources(
-        texts={code: tuple(paths) for code, paths in sorted(texts.items())},
-        views=tuple(seen),
-        wordnets={code: tuple(paths) for code, paths in sorted(wordnets.items())},
-        lexicons=tuple(lexicons),
-        unknown=tuple(unknown),
-    )
+    for code, found in forms.items():
+        if len(found) > 1:
+            raise DataError(
+                f"{folder}: holds the text of {code}wiki {len(found)} times ({'; '.join(sorted(found))}); its words "
+                "would be counted as often. Keep one."
+            )
+    return sources, unknown
 
 
 def _wikipedia(code: str, path: Path) -> str:
@@ -117,107 +117,111 @@ def _wikipedia(code: str, path: Path) -> str:
     return code
 
 
-def count_text(path: Path, code: str, limits: Limits, out: Path) -> None:
-    """Count one dump file's words and pairs into the folder of `out`, the JSON that says so when all is written."""
-    _empty(out.parent)
+def read_source(source: Source, chinese: Chinese, limits: Limits, out: Path) -> None:
+    """Read one file; write its counts into the folder of `out`, and then `out`, the JSON that tells of them.
+
+    The JSON has `lists` (or Wikipedias, of text and views) and `set_aside`; of text, also `articles` and `tokens`.
+    """
+    folder = out.parent
+    if folder.exists():
+        shutil.rmtree(folder)  # what a killed task left would be counted twice
+    folder.mkdir(parents=True)
     set_aside: Counter[str] = Counter()
-    segment = segmenter(code)
+    told: dict[str, Any] = {"lists": [source.code]}
+    if source.kind == "text":
+        told |= _count_text(source, segmenter(source.code, chinese), folder, limits, set_aside)
+    elif source.kind == "views":
+        told["lists"] = count_views(views(source.path, set_aside), folder)
+    else:
+        told["lists"] = _by_list(_rows(source, set_aside), folder)
+    write_json(out, {**told, "set_aside": {reason: count for reason, count in sorted(set_aside.items()) if count}})
+
+
+def _count_text(
+    source: Source, segment: Segmenter | None, folder: Path, limits: Limits, set_aside: Counter[str]
+) -> dict[str, int]:
     count = 0
 
     def texts() -> Iterator[str]:
         nonlocal count
-        for _, text in articles(path, set_aside):
+        for _, text in articles(source.path, set_aside):
             count += 1
             yield text
 
-    total = count_ngrams(texts(), segmented(segment) if segment else tokens, out.parent, limits)
-    write_json(out, {"articles": count, "tokens": total, "set_aside": dict(sorted(set_aside.items()))})
+    total = count_ngrams(texts(), segmented(segment) if segment else tokens, folder, limits)
+    return {"articles": count, "tokens": total}
 
 
-def count_titles(path: Path, out: Path) -> None:
-    """Add up one file's views by Wikipedia into the folder of `out`, the JSON that says so when all is written."""
-    _empty(out.parent)
+def _rows(source: Source, set_aside: Counter[str]) -> Iterator[tuple[str, str, float]]:
+    if source.kind == "lmf":
+        return lmf_lemmas(source.path, set_aside)
+    if source.kind == "concepts":
+        return own_concepts(source.path, set_aside)
+    read = omw_lemmas if source.kind == "omw" else princeton_lemmas
+    return ((source.code, lemma, score) for lemma, score in read(source.path, set_aside))
+
+
+def _by_list(rows: Iterable[tuple[str, str, float]], folder: Path, most: int = 100_000) -> list[str]:
+    """Part rows by their list into `<list>.parquet`, of which at most `most` rows are in memory; return the lists."""
+    with ExitStack() as stack:
+        writers: dict[str, pq.ParquetWriter] = {}
+        waiting: dict[str, list[tuple[str, float]]] = {}
+
+        def write() -> None:
+            for lang, part in waiting.items():
+                if lang not in writers:
+                    temporary = stack.enter_context(replacing(folder / f"{lang}.parquet"))
+                    writers[lang] = stack.enter_context(pq.ParquetWriter(temporary, _SCORED, compression="zstd"))
+                writers[lang].write_table(pa.table(list(zip(*part, strict=True)), schema=_SCORED))
+            waiting.clear()
+
+        for at, (lang, entry, score) in enumerate(rows, start=1):
+            waiting.setdefault(lang, []).append((entry, score))
+            if at % most == 0:
+                write()
+        write()
+    return sorted(writers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """The files that `read_source` wrote for one list."""
+
+    text: list[Path] = field(default_factory=list)  #: folders with words and pairs
+    tokens: int = 0  #: in all these texts
+    titles: list[Path] = field(default_factory=list)
+    lemmas: list[Path] = field(default_factory=list)
+    concepts: list[Path] = field(default_factory=list)
+
+
+def build_list(code: str, parts: Parts, selection: Selection, out: Path, facts: Path) -> None:
+    """Write one list to `out` and then its facts (entries, tokens, what was set aside, hash) as JSON to `facts`."""
     set_aside: Counter[str] = Counter()
-    codes = count_views(views(path, set_aside), out.parent)
-    for code in codes:
-        runs = sorted(out.parent.glob(f"{code}.run-*"))
-        write_counts(out.parent / f"{code}.titles", merged(runs))
-        for run in runs:
-            run.unlink()
-    write_json(out, {"wikipedias": codes, "set_aside": dict(sorted(set_aside.items()))})
-
-
-def _empty(folder: Path) -> None:
-    """What a killed task left would be counted twice."""
-    if folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True)
-
-
-def build_list(
-    code: str,
-    sources: Sources,
-    counted: Sequence[Path],
-    viewed: Sequence[Path],
-    concepts: Path | None,
-    selection: Selection,
-    out: Path,
-    facts: Path,
-) -> None:
-    """Write one list to `out` and then its facts (entries, what was set aside, hash) as JSON to `facts`.
-
-    Args:
-        code: the list.
-        sources: all files.
-        counted: the JSON files of `count_text` for all of the list's Wikipedias.
-        viewed: the JSON files of `count_titles`.
-        concepts: your own.
-        selection: what is taken.
-    """
-    set_aside: Counter[str] = Counter()
-    total = 0
-    for path in counted:
-        content = read_json(path)
-        total += content["tokens"]
-        set_aside.update(content["set_aside"])
-    kept = list(_found(code, sources, counted, viewed, concepts, selection, total, set_aside))
-    table = entry_list(kept, selection.caps, set_aside)
+    table = entry_list(_found(code, parts, selection), selection.caps, set_aside)
     hashed = write_entries(out, table, code)
     write_json(
         facts,
         {
             "entries": len(table),
             "hash": hashed,
-            "tokens": total,
+            "tokens": parts.tokens,
             "set_aside": {reason: count for reason, count in sorted(set_aside.items()) if count},
         },
     )
 
 
-def _found(
-    code: str,
-    sources: Sources,
-    counted: Sequence[Path],
-    viewed: Sequence[Path],
-    concepts: Path | None,
-    selection: Selection,
-    total: int,
-    set_aside: Counter[str],
-) -> Iterator[tuple[str, Any]]:
-    for path in sources.wordnets.get(code, ()):
-        yield "w", (princeton_lemmas if path.name.startswith("data.") else omw_lemmas)(path, set_aside)
-    for path in sources.lexicons:
-        yield "w", ((lemma, score) for lang, lemma, score in lmf_lemmas(path, set_aside) if lang == code)
-    if counted:
-        words = [path.parent / "words.parquet" for path in counted]
-        unigrams = top_words(merged(words), selection.word_share, selection.caps.unigrams)
+def _found(code: str, parts: Parts, selection: Selection) -> Iterator[tuple[str, Iterable[tuple[str, float]]]]:
+    yield "w", _scored(parts.lemmas)
+    if parts.text:
+        words = [folder / "words.parquet" for folder in parts.text]
+        unigrams = top(merged(words), selection.word_share, selection.caps.unigrams)
         yield "u", unigrams
         yield (
             "b",
             top_pairs(
-                merged([path.parent / "pairs.parquet" for path in counted]),
-                {word: count for word, count in merged(words) if count >= selection.least_count},
-                total,
+                merged([folder / "pairs.parquet" for folder in parts.text]),
+                merged(words),
+                parts.tokens,
                 least_count=selection.least_count,
                 threshold=selection.pmi,
                 cap=min(selection.caps.bigrams, ceil_share(len(unigrams), selection.pairs_per_word)),
@@ -225,17 +229,29 @@ def _found(
                 joint=" " if LANGUAGES[code].spaced else "",
             ),
         )
-    yield "t", _titles(code, viewed, selection)
-    if concepts:
-        yield "c", ((entry, score) for lang, entry, score in own_concepts(concepts, set_aside) if lang == code)
+    yield "t", top(merged(parts.titles), selection.title_share, selection.caps.titles)
+    yield "c", _scored(parts.concepts)
 
 
-def _titles(code: str, viewed: Sequence[Path], selection: Selection) -> list[tuple[str, int]]:
-    files = [
-        path.parent / f"{wikipedia}.titles"
-        for path in viewed
-        for wikipedia in read_json(path)["wikipedias"]
-        if list_of_wikipedia(wikipedia, selection.rule) == code
-    ]
-    counts: Counts = merged(files) if len(files) != 1 else read_counts(files[0])
-    return top_words(counts, selection.title_share, selection.caps.titles)
+def _scored(paths: Iterable[Path]) -> Iterator[tuple[str, float]]:
+    for path in paths:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(use_threads=False):
+                yield from zip(batch.column(0).to_pylist(), batch.column(1).to_pylist(), strict=True)
+
+
+def parts_of(read: Iterable[tuple[Source, Path]], rule: Rule) -> dict[str, Parts]:
+    """The parts of each list, from the sources and the JSON files that tell what was read of them."""
+    parts: dict[str, dict[str, Any]] = {}
+    for source, out in read:
+        told = read_json(out)
+        for code in told["lists"]:
+            joined = list_of_wikipedia(code, rule) if source.kind in ("text", "views") else code
+            mine = parts.setdefault(joined, {"text": [], "tokens": 0, "titles": [], "lemmas": [], "concepts": []})
+            if source.kind == "text":
+                mine["text"].append(out.parent)
+                mine["tokens"] += told["tokens"]
+            else:
+                kind = {"views": "titles", "concepts": "concepts"}.get(source.kind, "lemmas")
+                mine[kind].append(out.parent / f"{code}.parquet")
+    return {code: Parts(**each) for code, each in sorted(parts.items())}

@@ -6,11 +6,14 @@ import csv
 import math
 from collections import Counter
 from collections.abc import Iterator
+from itertools import repeat
 from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from worldclip.errors import DataError, MissingData
 from worldclip.languages import LANGUAGES
-from worldclip.storage import read_table
 
 
 def own_concepts(path: Path, set_aside: Counter[str]) -> Iterator[tuple[str, str, float]]:
@@ -40,10 +43,14 @@ def own_concepts(path: Path, set_aside: Counter[str]) -> Iterator[tuple[str, str
 
 def _rows(path: Path) -> Iterator[tuple[object, object, object]]:
     if path.suffix == ".parquet":
-        table = read_table(path)
-        _need(path, table.schema.names)
-        scores = table.column("score").to_pylist() if "score" in table.schema.names else [None] * len(table)
-        yield from zip(table.column("lang").to_pylist(), table.column("entry").to_pylist(), scores, strict=True)
+        try:
+            with pq.ParquetFile(path) as parquet:
+                _need(path, parquet.schema_arrow.names)
+                for batch in parquet.iter_batches(use_threads=False):
+                    table = batch.to_pydict()
+                    yield from zip(table["lang"], table["entry"], table.get("score", repeat(None)), strict=False)
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(f"{path}: cannot be read as Parquet ({error}).") from None
         return
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:

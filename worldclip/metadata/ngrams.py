@@ -1,82 +1,94 @@
-"""Words and pairs of words of running text, counted exactly in bounded memory, and the pairs worth an entry.
+"""Words and pairs of words of running text, counted exactly in bounded memory, and those worth an entry.
 
 Section 1 of the recipe: HTML tags are removed; text is split on white space, and every character of a script without
 spaces and every punctuation mark is a token of its own. Languages with a segmenter (`segment.py`) use that instead.
 Punctuation divides: no pair reaches over it, and it is no word.
 
 Counts are kept in memory until there are too many distinct words or pairs, then written as a sorted run; runs are
-merged as streams. So counts are exact whatever the limits are, which decide only how much memory is used.
+merged as streams (`counts.py`). So counts are exact whatever the limits are, which decide only how much memory is used.
 """
 
 from __future__ import annotations
 
-import heapq
 import re
 import sys
 import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
-from math import log2
-from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
-from worldclip.errors import DataError
-from worldclip.storage import replacing
+from worldclip.metadata.counts import BLOCK, COUNTED, Blocks, merge_runs, ranked, write_blocks
 
 Tokenizer = Callable[[str], list[str]]
-Counts = Iterator[tuple[str, int]]
 
-#: Stands between the words of a pair in counts; no token holds it, as it is white space to `split`.
+#: Stands between the words of a pair in counts. No token holds it or anything that sorts before it.
 PAIR = "\x1f"
 
 #: Letters of scripts whose characters are tokens of their own: CJK, Thai, Lao, Tibetan, Burmese, Khmer.
 _UNSPACED = (
-    "\u4e00-\u9fff\u3400-\u4dbf\U00020000-\U0002ebef\uf900-\ufaff\u2e80-\u2fdf\u2ff0-\u2fff"
+    "\u4e00-\u9fff\u3400-\u4dbf\uf900-\ufaff\u2e80-\u2fdf\u2ff0-\u2fff"
     "\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff"
 )
-_PUNCTUATION = "".join(
-    re.escape(chr(code)) for code in range(sys.maxunicode + 1) if unicodedata.category(chr(code))[0] == "P"
-) + re.escape("$+<=>^`|~")
-_TOKEN = re.compile(f"[{_UNSPACED}]|[{_PUNCTUATION}]|[^\\s{_UNSPACED}{_PUNCTUATION}]+")
-_MARKS = re.compile(f"[{_PUNCTUATION}]+")
-_TAG = re.compile(r"</?[A-Za-z][^<>]{0,1000}>|<!--.{0,10000}?-->", re.DOTALL)
+_UNSPACED_ASTRAL = "\U00020000-\U0002ebef"
+
+_MARKS = frozenset(
+    character
+    for character in map(chr, range(sys.maxunicode + 1))
+    if unicodedata.category(character)[0] == "P" or character in "$+<=>^`|~"
+)
+_BMP = "".join(re.escape(mark) for mark in sorted(_MARKS) if mark <= "\uffff")
+_ASTRAL = "".join(mark for mark in sorted(_MARKS) if mark > "\uffff")
+# Characters beyond the BMP make a set slow, so they are looked at only where there is one.
+_OWN_TOKEN = re.compile(f"([{_UNSPACED}{_BMP}]|(?=[\U00010000-\U0010ffff])[{_UNSPACED_ASTRAL}{_ASTRAL}])")
+#: What a segmenter is not asked about, and what it is. Tibetan's marks part its syllables: its segmenter takes them.
+_ALONE = "".join(re.escape(mark) for mark in sorted(_MARKS) if mark <= "\uffff" and not "\u0f00" <= mark <= "\u0fff")
+_SPACED = "0-9A-Za-z\u00c0-\u024f\u0370-\u052f"
+_RUN = re.compile(f"([{_SPACED}]+|[{_ALONE}])|([^{_SPACED}{_ALONE}]+)")
+#: HTML tags, and control characters, which are in no word.
+_NO_TEXT = re.compile(r"</?[A-Za-z][^<>]{0,1000}>|<!--.{0,10000}?-->|[\x00-\x1b\x7f]", re.DOTALL)
 _BRACKETS = {"(": ")", "[": "]", "{": "}", "（": "）", "【": "】", "「": "」", "『": "』", "《": "》", "〈": "〉"}
 
-_COUNTED = pa.schema([("key", pa.string()), ("count", pa.int64())])
-_BATCH = 16_384
+#: Tokens after which those that wait are folded into the counts.
+_FOLD = 1_000_000
+
+#: Pairs that are ranked at once.
+_RANKED = 500_000
+_SCORED = pa.schema([("key", pa.string()), ("pmi", pa.float64())])
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """The most distinct words and pairs that counting holds in memory: about 150 bytes a word, 40 a pair."""
+    """The most distinct words and pairs that counting holds in memory: about 150 bytes a word, 50 a pair."""
 
     words: int = 1_000_000
-    pairs: int = 8_000_000
+    pairs: int = 4_000_000
 
 
 def tokens(text: str) -> list[str]:
     """The tokens of a text by the recipe's rule, punctuation marks among them."""
-    return _TOKEN.findall(_TAG.sub(" ", text))
+    return " ".join(_OWN_TOKEN.split(_NO_TEXT.sub(" ", text))).split()
 
 
 def segmented(segment: Callable[[str], Sequence[str]]) -> Tokenizer:
     """The tokens of a language without spaces by its segmenter.
 
     White space and line ends divide as punctuation does. What begins with punctuation or holds an unpaired bracket
-    divides too and is no word.
+    divides too and is no word. Digits and Latin, Greek and Cyrillic letters are words of their own: segmenters join them
+    to what stands beside them, take them apart or leave them out.
     """
 
     def split(text: str) -> list[str]:
         found: list[str] = []
-        for line in _TAG.sub(" ", text).split():
-            found += (token if _sound(token) else "." for token in map(str.strip, segment(line)) if token)
+        for line in _NO_TEXT.sub(" ", text).split():
+            for own, run in _RUN.findall(line):
+                found += (
+                    token if _sound(token) else "." for token in ([own] if own else segment(run)) if token.strip()
+                )
             found.append(".")
         return found
 
@@ -84,7 +96,7 @@ def segmented(segment: Callable[[str], Sequence[str]]) -> Tokenizer:
 
 
 def _sound(token: str) -> bool:
-    return not _MARKS.match(token) and all(
+    return token[0] not in _MARKS and all(
         token.count(opening) == token.count(closing) for opening, closing in _BRACKETS.items()
     )
 
@@ -98,17 +110,13 @@ def count_ngrams(texts: Iterable[str], split: Tokenizer, folder: Path, limits: L
     Returns:
         The number of word tokens, N of the PMI.
     """
-    limits = limits or Limits()
     folder.mkdir(parents=True, exist_ok=True)
-    counter = _Counter(folder, limits)
+    counter = _Counter(folder, limits or Limits())
     for text in texts:
         counter.add(split(text))
     counter.spill()
     for kind in ("words", "pairs"):
-        runs = sorted(folder.glob(f"{kind}.run-*"))
-        write_counts(folder / f"{kind}.parquet", merged(runs))
-        for run in runs:
-            run.unlink()
+        merge_runs(sorted(folder.glob(f"{kind}.run-*")), folder / f"{kind}.parquet")
     return counter.total
 
 
@@ -126,144 +134,91 @@ class _Counter:
         self._number.default_factory = self._number.__len__
         self._chunks: list[np.ndarray] = []
         self._waiting = 0
-        self._keys = self._counts = np.zeros(0, np.int64)
+        self._is_word = np.zeros(0, bool)
         self._words = np.zeros(0, np.int64)
+        self._pairs: list[tuple[np.ndarray, np.ndarray]] = []  # keys and counts of folded chunks
 
     def add(self, text: list[str]) -> None:
         """Count one text's tokens."""
-        if text:
-            # -1 parts texts; it and punctuation end a pair.
-            numbers = np.fromiter(map(self._number.__getitem__, text), np.int64, len(text))
-            self._chunks += (numbers, np.array([-1]))
-            self._waiting += len(text)
-        if self._waiting >= min(2_000_000, self._limits.pairs):
-            self._compact()
-            if len(self._keys) > self._limits.pairs or len(self._number) > self._limits.words:
+        # -1 parts texts; it and punctuation end a pair.
+        self._chunks += (np.fromiter(map(self._number.__getitem__, text), np.int64, len(text)), np.array([-1]))
+        self._waiting += len(text)
+        if self._waiting >= min(_FOLD, self._limits.pairs):
+            self._fold()
+            if sum(len(keys) for keys, _ in self._pairs) > self._limits.pairs:
+                self._pairs = [_added(self._pairs)]
+            # Adding up brought little where more than half are distinct: it would be done again and again.
+            full = len(self._pairs) == 1 and 2 * len(self._pairs[0][0]) > self._limits.pairs
+            if full or len(self._number) > self._limits.words:
                 self.spill()
 
-    def _compact(self) -> None:
-        """Fold the waiting tokens into the counts."""
+    def _fold(self) -> None:
+        """Count the tokens that wait."""
         if not self._chunks:
             return
         numbers = np.concatenate(self._chunks)
         self._chunks, self._waiting = [], 0
-        known = len(self._words)
-        fresh = list(self._number)[known:]
+        fresh = list(self._number)[len(self._words) :]
+        self._is_word = np.concatenate([self._is_word, np.array([word not in _MARKS for word in fresh], bool)])
         self._words = np.concatenate([self._words, np.zeros(len(fresh), np.int64)])
         self._words += np.bincount(numbers[numbers >= 0], minlength=len(self._words))
-        mark = np.fromiter((_MARKS.fullmatch(word) is not None for word in self._number), bool, len(self._number))
-        word = (numbers >= 0) & ~mark[numbers]
+        word = (numbers >= 0) & self._is_word[numbers] if len(self._words) else numbers >= 0
         self.total += int(word.sum())
         both = word[:-1] & word[1:]
-        keys, counts = np.unique((numbers[:-1][both] << 32) | numbers[1:][both], return_counts=True)
-        self._keys, where = np.unique(np.concatenate([self._keys, keys]), return_inverse=True)
-        summed = np.zeros(len(self._keys), np.int64)
-        np.add.at(summed, where, np.concatenate([self._counts, counts]))
-        self._counts = summed
+        self._pairs.append(np.unique((numbers[:-1][both] << 32) | numbers[1:][both], return_counts=True))
 
     def spill(self) -> None:
         """Write all counts as sorted runs and begin anew."""
-        self._compact()
-        words = list(self._number)
-        order = sorted(range(len(words)), key=words.__getitem__)
-        rank = np.empty(len(words), np.int64)
-        rank[order] = np.arange(len(words))
-        listed = ((words[at], int(self._words[at])) for at in order if not _MARKS.fullmatch(words[at]))
-        write_counts(self._folder / f"words.run-{self._runs:05d}", listed)
-        # `PAIR` sorts before every character of a token, so the order of words is that of keys.
-        first, second = rank[self._keys >> 32], rank[self._keys & 0xFFFFFFFF]
-        by_words = np.lexsort((second, first))
-        names = [words[at] for at in order]
-        pairs = (
-            (f"{names[a]}{PAIR}{names[b]}", count)
-            for start in range(0, len(by_words), _BATCH)
-            for part in (by_words[start : start + _BATCH],)
-            for a, b, count in zip(
-                first[part].tolist(), second[part].tolist(), self._counts[part].tolist(), strict=True
-            )
-        )
-        write_counts(self._folder / f"pairs.run-{self._runs:05d}", pairs)
+        self._fold()
+        words = pa.array(self._number, pa.string())
+        order = pc.sort_indices(words).to_numpy()
+        listed = order[self._is_word[order]]
+        self._write("words", ((words.take(part), self._words[part]) for part in _parts(listed)))
+        rank = np.empty(len(order), np.int64)
+        rank[order] = np.arange(len(order))
+        keys, counts = _added(self._pairs)
+        # `PAIR` sorts before every character of a token, so the order of pairs is that of first and second words.
+        by_words = np.argsort((rank[keys >> 32] << 32) | rank[keys & 0xFFFFFFFF])
+        self._write("pairs", ((_joined(words, keys[part]), counts[part]) for part in _parts(by_words)))
         self._runs += 1
         self._begin()
 
-
-def write_counts(path: Path, counts: Iterable[tuple[str, int]]) -> None:
-    """Write (key, count) as Parquet in the given order, a batch at a time."""
-    with replacing(path) as temporary, pq.ParquetWriter(temporary, _COUNTED, compression="zstd") as writer:
-        keys: list[str] = []
-        numbers: list[int] = []
-        for key, number in counts:
-            keys.append(key)
-            numbers.append(number)
-            if len(keys) == 4 * _BATCH:
-                writer.write_table(pa.table([keys, numbers], schema=_COUNTED))
-                keys, numbers = [], []
-        writer.write_table(pa.table([keys, numbers], schema=_COUNTED))
+    def _write(self, kind: str, parts: Iterator[tuple[pa.Array, np.ndarray]]) -> None:
+        write_blocks(
+            self._folder / f"{kind}.run-{self._runs:05d}", (pa.table(list(part), schema=COUNTED) for part in parts)
+        )
 
 
-def read_counts(path: Path) -> Counts:
-    """(key, count) of a file in its order, a batch at a time.
+def _parts(rows: np.ndarray) -> Iterator[np.ndarray]:
+    return (rows[start : start + BLOCK] for start in range(0, len(rows), BLOCK))
 
-    Raises:
-        DataError: it is no such file.
+
+def _joined(words: pa.Array, keys: np.ndarray) -> pa.Array:
+    return pc.binary_join_element_wise(words.take(keys >> 32), words.take(keys & 0xFFFFFFFF), PAIR)
+
+
+def _added(counted: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """Keys and counts of several chunks as one."""
+    if len(counted) < 2:
+        return counted[0] if counted else (np.zeros(0, np.int64), np.zeros(0, np.int64))
+    keys, where = np.unique(np.concatenate([keys for keys, _ in counted]), return_inverse=True)
+    summed = np.zeros(len(keys), np.int64)
+    np.add.at(summed, where, np.concatenate([counts for _, counts in counted]))
+    return keys, summed
+
+
+def pmi(pair: np.ndarray, first: np.ndarray, second: np.ndarray, total: int) -> np.ndarray:
+    """Pointwise mutual information in bits: log2(N c(xy) / (c(x) c(y))); at most log2 N.
+
+    Counts are float64, so that their products cannot overflow.
     """
-    try:
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(_BATCH, use_threads=False):
-                yield from zip(batch.column(0).to_pylist(), batch.column(1).to_pylist(), strict=True)
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path}: cannot be read as counts ({error}); delete it and build again.") from None
-
-
-def merged(runs: Sequence[Path]) -> Counts:
-    """The counts of sorted files added up, in the same order: a stream that holds one batch a file."""
-    with ExitStack() as stack:
-        streams = [stack.enter_context(_closing(read_counts(run))) for run in runs]
-        for key, group in groupby(heapq.merge(*streams, key=itemgetter(0)), key=itemgetter(0)):
-            yield key, sum(count for _, count in group)
-
-
-class _closing:  # noqa: N801 - as contextlib.closing, which does not know that a Counts can be closed
-    def __init__(self, stream: Counts) -> None:
-        self._stream = stream
-
-    def __enter__(self) -> Counts:
-        return self._stream
-
-    def __exit__(self, *_: object) -> None:
-        close = getattr(self._stream, "close", None)
-        if close:
-            close()
-
-
-def pmi(pair: int, first: int, second: int, total: int) -> float:
-    """Pointwise mutual information in bits: log2(N c(xy) / (c(x) c(y))); at most log2 N."""
-    return log2(total * pair / (first * second))
-
-
-def top_words(counts: Counts, share: float, cap: int) -> list[tuple[str, int]]:
-    """The most frequent `share` of the distinct words, at most `cap`; by falling count, then by code points."""
-    kept: list[tuple[int, str]] = []
-    distinct = 0
-    # A heap of (count, negated order) would need a key a word; the cut is made on twice the cap instead.
-    for word, count in counts:
-        distinct += 1
-        kept.append((-count, word))
-        if len(kept) >= 2 * cap + 2:
-            kept.sort()
-            del kept[cap:]
-    kept.sort()
-    return [(word, -count) for count, word in kept[: min(cap, ceil_share(distinct, share))]]
-
-
-def ceil_share(number: int, share: float) -> int:
-    """So much of a number, rounded up: of ten words, 10 % is one."""
-    return -int(-number * share // 1)
+    value: np.ndarray = np.log2(total * pair / (first * second))
+    return value
 
 
 def top_pairs(
-    pairs: Counts,
-    words: Mapping[str, int],
+    pairs: Blocks,
+    words: Blocks,
     total: int,
     *,
     least_count: int,
@@ -275,23 +230,40 @@ def top_pairs(
 
     Args:
         pairs: counts of pairs.
-        words: counts of words, at least of those seen `least_count` times.
+        words: counts of words; those seen `least_count` times are in memory, some 20 bytes each.
         total: N.
         least_count: pairs seen less often are left out.
         threshold: pairs must reach this PMI (the release: 30 bits); None ranks alone.
         cap: the most pairs.
         joint: stands between the words of an entry: a space, or nothing in languages without.
     """
-    kept: list[tuple[float, str]] = []
-    for key, count in pairs:
-        if count < least_count:
-            continue
-        first, _, second = key.partition(PAIR)
-        value = pmi(count, words[first], words[second], total)
-        if threshold is None or value >= threshold:
-            kept.append((-value, f"{first}{joint}{second}"))
-            if len(kept) >= 2 * cap + 2:
-                kept.sort()
-                del kept[cap:]
-    kept.sort()
-    return [(entry, -value) for value, entry in kept[:cap]]
+    known = pa.concat_tables(_often(words, least_count)).combine_chunks()
+    kept = _SCORED.empty_table()
+    for rows in _often(pairs, least_count):
+        scored = _scored(rows, known, total, joint)
+        if threshold is not None:
+            scored = scored.filter(pc.greater_equal(scored.column("pmi"), threshold))
+        kept = ranked(pa.concat_tables([kept, scored]), "pmi", cap)
+    return list(zip(kept.column("key").to_pylist(), kept.column("pmi").to_pylist(), strict=True))
+
+
+def _often(blocks: Blocks, least_count: int) -> Blocks:
+    """The rows that are seen so often, many at a time."""
+    waiting, rows = [COUNTED.empty_table()], 0
+    for block in blocks:
+        waiting.append(block.filter(pc.greater_equal(block.column("count"), least_count)))
+        rows += len(waiting[-1])
+        if rows >= _RANKED:
+            yield pa.concat_tables(waiting)
+            waiting, rows = [COUNTED.empty_table()], 0
+    yield pa.concat_tables(waiting)
+
+
+def _scored(pairs: pa.Table, known: pa.Table, total: int, joint: str) -> pa.Table:
+    halves = pc.split_pattern(pairs.column("key").combine_chunks(), PAIR).flatten()
+    words = [halves.take(pa.array(np.arange(start, len(halves), 2))) for start in (0, 1)]
+    counts = known.column("count").to_numpy().astype(np.float64)
+    first, second = (counts[pc.index_in(word, value_set=known.column("key")).to_numpy()] for word in words)
+    # The last bits of a logarithm differ from machine to machine; the order of the pairs must not.
+    value = pmi(pairs.column("count").to_numpy().astype(np.float64), first, second, total).round(10)
+    return pa.table([pc.binary_join_element_wise(*words, joint), value], schema=_SCORED)

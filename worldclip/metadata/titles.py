@@ -13,9 +13,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import pyarrow as pa
+
 from worldclip.languages import LANGUAGES, OTHER
-from worldclip.metadata.ngrams import write_counts
-from worldclip.metadata.reading import opened
+from worldclip.metadata.counts import COUNTED, merge_runs, write_blocks
+from worldclip.metadata.reading import lines
 
 #: Longer lines are no page views: MediaWiki's titles have at most 255 bytes, percent-coded three times as many.
 LONGEST_LINE = 8192
@@ -47,13 +49,10 @@ def views(path: Path, set_aside: Counter[str]) -> Iterator[tuple[str, str, int]]
         MissingData: the file is not there.
         DataError: it is cut short or damaged.
     """
-    with opened(path) as file:
-        while line := file.readline(LONGEST_LINE):
-            if not line.endswith(b"\n") and len(line) >= LONGEST_LINE:
-                while (rest := file.readline(LONGEST_LINE)) and not rest.endswith(b"\n"):
-                    pass
-                set_aside["t: malformed line"] += 1
-                continue
+    for line in lines(path, LONGEST_LINE):
+        if line is None:
+            set_aside["t: malformed line"] += 1
+        else:
             yield from _row(line, set_aside)
 
 
@@ -85,20 +84,20 @@ def _row(line: bytes, set_aside: Counter[str]) -> Iterator[tuple[str, str, int]]
         yield code, fields[1], int(number)
 
 
-def count_views(rows: Iterable[tuple[str, str, int]], folder: Path, most: int = 4_000_000) -> list[str]:
-    """Add up views into sorted runs `<Wikipedia>.run-*` below `folder`, which `ngrams.merged` merges.
+def count_views(rows: Iterable[tuple[str, str, int]], folder: Path, most: int = 1_000_000) -> list[str]:
+    """Add up views into `<Wikipedia>.parquet` (`counts.py`) below `folder`; return the Wikipedias that have any.
 
-    At most `most` titles are in memory. Returns the Wikipedias that have any.
+    At most `most` titles are in memory, some 150 bytes each.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     counts: dict[str, Counter[str]] = {}
-    held = runs = 0
-    seen: set[str] = set()
+    held = 0
+    runs: dict[str, list[Path]] = {}
 
     def spill() -> None:
-        for code, titles in sorted(counts.items()):
-            write_counts(folder / f"{code}.run-{runs:05d}", sorted(titles.items()))
-        seen.update(counts)
+        for code, titles in counts.items():
+            run = folder / f"{code}.run-{len(runs.setdefault(code, [])):05d}"
+            write_blocks(run, [pa.table([list(titles), list(titles.values())], schema=COUNTED).sort_by("key")])
+            runs[code].append(run)
         counts.clear()
 
     for code, title, number in rows:
@@ -108,6 +107,8 @@ def count_views(rows: Iterable[tuple[str, str, int]], folder: Path, most: int = 
         held += len(titles) - before
         if held >= most:
             spill()
-            held, runs = 0, runs + 1
+            held = 0
     spill()
-    return sorted(seen)
+    for code, written in runs.items():
+        merge_runs(written, folder / f"{code}.parquet")
+    return sorted(runs)

@@ -15,34 +15,23 @@ from collections.abc import Iterator
 from pathlib import Path
 from xml.parsers import expat
 
-import mwparserfromhell
 import pyarrow as pa
 import pyarrow.parquet as pq
-from mwparserfromhell.nodes import ExternalLink, Heading, HTMLEntity, Tag, Text, Wikilink
-from mwparserfromhell.wikicode import Wikicode
+from mwparserfromhell.parser import ParserError
 
 from worldclip.errors import DataError, MissingData
-from worldclip.metadata.reading import opened
+from worldclip.metadata.reading import lines, parsed
+from worldclip.metadata.wikitext import PREFIXES, plain_text
 
 Articles = Iterator[tuple[str, str]]
 
 #: Characters; MediaWiki allows 2 MiB a page.
 LONGEST_PAGE = 4_000_000
 
-_CHUNK = 1 << 16
+#: Bytes of a line of JSON, a page with all that is told of it.
+_LONGEST_LINE = 32_000_000
 
-#: Elements whose content is no prose.
-_NO_PROSE = frozenset({
-    "ref", "table", "gallery", "math", "chem", "score", "timeline", "syntaxhighlight", "source", "imagemap", "hiero",
-    "graph", "mapframe", "templatedata", "references", "style", "script", "pre", "code", "noinclude",
-})  # fmt: skip
-_DIVIDING = frozenset(["br", "hr", "p", "div", "li", "dd", "dt", "td", "th", "tr", "blockquote"])
-#: Links to files and categories, whose words are no part of the sentence, and to other languages' articles.
-_DEFAULT_PREFIXES = frozenset({"file", "image", "category", "media"})
-_LANGUAGE_LINK = re.compile(r"[a-z]{2,3}(-[a-z]{2,10}){0,2}|simple")
-_SWITCH = re.compile(r"__[A-Z]{3,}__")
-_BLANKS = re.compile(r"[^\S\n]+")
-_LINES = re.compile(r"\s*\n\s*")
+_HALVES = re.compile("[\ud800-\udfff]")
 
 
 def articles(path: Path, set_aside: Counter[str]) -> Articles:
@@ -86,23 +75,27 @@ def _from_parquet(path: Path, set_aside: Counter[str]) -> Articles:
 
 def _from_cirrus(path: Path, set_aside: Counter[str]) -> Articles:
     pages = 0
-    with opened(path) as file:
-        while line := file.readline(32 * LONGEST_PAGE):
-            try:
-                page = json.loads(line)
-            except (ValueError, RecursionError):
-                page = None
-            if not isinstance(page, dict):
-                set_aside["article: malformed line"] += 1
-            elif "index" in page and "title" not in page:
-                continue
-            elif page.get("namespace") != 0:
-                set_aside["article: other namespace"] += 1
-            elif not isinstance(page.get("title"), str) or not isinstance(page.get("text"), str):
-                set_aside["article: malformed line"] += 1
-            else:
-                pages += 1
-                yield page["title"], page["text"]
+    for line in lines(path, _LONGEST_LINE):
+        try:
+            page = json.loads(line) if line else None
+        except (ValueError, RecursionError):
+            page = None
+        if line is None:
+            set_aside["article: too long"] += 1
+        elif not isinstance(page, dict):
+            set_aside["article: malformed line"] += 1
+        elif "index" in page and "title" not in page:
+            continue
+        elif page.get("namespace") != 0:
+            set_aside["article: other namespace"] += 1
+        elif not isinstance(page.get("title"), str) or not isinstance(page.get("text"), str):
+            set_aside["article: malformed line"] += 1
+        elif len(page["text"]) > LONGEST_PAGE:
+            set_aside["article: too long"] += 1
+        else:
+            pages += 1
+            # JSON can hold halves of a character, which no other file can.
+            yield _HALVES.sub("\ufffd", page["title"]), _HALVES.sub("\ufffd", page["text"])
     if not pages and set_aside["article: malformed line"]:
         raise DataError(f"{path}: holds no page of a CirrusSearch content dump; is it another file?")
 
@@ -112,20 +105,20 @@ def _from_cirrus(path: Path, set_aside: Counter[str]) -> Articles:
 
 def _from_xml(path: Path, set_aside: Counter[str]) -> Articles:
     reader = _Pages(path, set_aside)
-    with opened(path) as file:
-        try:
-            while chunk := file.read(_CHUNK):
-                reader.parser.Parse(chunk, False)
-                for title, wikitext in reader.taken():
-                    yield title, plain_text(wikitext, reader.prefixes)
-            reader.parser.Parse(b"", True)
-        except expat.ExpatError as error:
-            raise DataError(
-                f"{path}: is no well-formed XML dump ({error}), after {reader.pages:,} pages; fetch it again."
-            ) from None
-    yield from ((title, plain_text(wikitext, reader.prefixes)) for title, wikitext in reader.taken())
+    for _ in parsed(path, reader.parser, "XML dump"):
+        yield from _prose(reader.taken(), reader.prefixes, set_aside)
     if not reader.root.startswith("mediawiki"):
         raise DataError(f"{path}: its root is <{reader.root}>, a dump's is <mediawiki>; is it another file?")
+
+
+def _prose(pages: list[tuple[str, str]], prefixes: frozenset[str], set_aside: Counter[str]) -> Articles:
+    for title, wikitext in pages:
+        try:
+            text = plain_text(wikitext, prefixes)
+        except ParserError:
+            set_aside["article: wikitext that cannot be parsed"] += 1
+        else:
+            yield title, text
 
 
 class _Pages:
@@ -135,13 +128,12 @@ class _Pages:
         self._path, self._set_aside = path, set_aside
         self.parser = expat.ParserCreate()
         self.parser.buffer_text = True
-        self.parser.buffer_size = _CHUNK
+        self.parser.buffer_size = 1 << 16
         self.parser.StartElementHandler = self._start
         self.parser.EndElementHandler = self._end
         self.parser.CharacterDataHandler = self._characters
         self.parser.StartDoctypeDeclHandler = self._doctype
-        self.prefixes = _DEFAULT_PREFIXES
-        self.pages = 0
+        self.prefixes = PREFIXES
         self.root = ""
         self._fields: dict[str, str] = {}
         self._parts: list[str] = []
@@ -186,7 +178,6 @@ class _Pages:
         self._parts, self._length = [], 0
 
     def _finish(self) -> None:
-        self.pages += 1
         title, text = self._fields.get("title", ""), self._fields.get("text", "")
         if self._fields.get("ns", "0").strip() != "0":
             self._set_aside["article: other namespace"] += 1
@@ -199,56 +190,3 @@ class _Pages:
 
 
 _REDIRECT = re.compile(r"\s*#redirect\b", re.IGNORECASE)  # dumps of old versions do not mark them otherwise
-
-
-def plain_text(wikitext: str, prefixes: frozenset[str] = _DEFAULT_PREFIXES) -> str:
-    """The prose of a page's wikitext: no templates, tables, references, files, categories or comments.
-
-    Links leave their label, elements their content, entities their character. `prefixes` are the case-folded
-    namespaces whose links are left out.
-    """
-    parts: list[str] = []
-    try:
-        _gather(mwparserfromhell.parse(wikitext, skip_style_tags=True), prefixes, parts)
-    except mwparserfromhell.parser.ParserError:
-        return ""
-    text = _SWITCH.sub("", "".join(parts)).replace("'''", "").replace("''", "")
-    return _LINES.sub("\n", _BLANKS.sub(" ", text)).strip()
-
-
-def _gather(code: Wikicode, prefixes: frozenset[str], parts: list[str]) -> None:
-    for node in code.nodes:
-        if isinstance(node, Text):
-            parts.append(node.value)
-        elif isinstance(node, HTMLEntity):
-            parts.append(_character(node))
-        elif isinstance(node, Heading | ExternalLink) and node.title is not None:
-            _gather(node.title, prefixes, parts)
-        elif isinstance(node, Wikilink):
-            _link(node, prefixes, parts)
-        elif isinstance(node, Tag):
-            tag = str(node.tag).strip().casefold()
-            if tag in _DIVIDING:
-                parts.append("\n")
-            if tag not in _NO_PROSE and node.contents is not None:
-                _gather(node.contents, prefixes, parts)
-
-
-def _character(node: HTMLEntity) -> str:
-    try:
-        return str(node.normalize())
-    except (ValueError, OverflowError):
-        return " "
-
-
-def _link(node: Wikilink, prefixes: frozenset[str], parts: list[str]) -> None:
-    target = str(node.title).strip()
-    prefix, colon, _ = target.partition(":")
-    if colon and prefix:
-        prefix = prefix.strip()
-        if prefix.casefold() in prefixes or (_LANGUAGE_LINK.fullmatch(prefix) and node.text is None):
-            return
-    if node.text is not None:
-        _gather(node.text, prefixes, parts)
-    else:
-        parts.append(target.lstrip(":").partition("#")[0] or target.lstrip("#"))

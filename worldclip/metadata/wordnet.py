@@ -16,10 +16,13 @@ from xml.parsers import expat
 
 from worldclip.errors import DataError
 from worldclip.languages import OTHER, list_of_locale
-from worldclip.metadata.reading import opened
+from worldclip.metadata.reading import lines, parsed
 
 MALFORMED = "w: malformed row"
 GAP = "w: concept without a word"
+
+#: Bytes; longer lines are no rows.
+LONGEST_LINE = 1 << 20
 
 #: Princeton's adjectives carry their position: "ready_to_hand(p)".
 _POSITION = re.compile(r"\((?:a|p|ip)\)$")
@@ -44,20 +47,19 @@ def princeton_lemmas(path: Path, set_aside: Counter[str]) -> Iterator[tuple[str,
     word id word id ... | gloss`, the count hexadecimal; lines of the licence begin with two spaces.
     """
     counts: Counter[str] = Counter()
-    with open(path, encoding="utf-8", errors="replace") as file:
-        for line in file:
-            if line.startswith("  "):
-                continue
-            fields = line.split(" ")
-            try:
-                words = fields[4 : 4 + 2 * int(fields[3], 16) : 2]
-                complete = len(words) == int(fields[3], 16)
-            except (IndexError, ValueError):
-                complete = False
-            if not complete:
-                set_aside[MALFORMED] += 1
-                continue
-            counts.update(_POSITION.sub("", word) for word in words)
+    for line in lines(path, LONGEST_LINE):
+        if line and line.startswith(b"  "):
+            continue
+        fields = (line or b"").decode("utf-8", "replace").split(" ")
+        try:
+            words = fields[4 : 4 + 2 * int(fields[3], 16) : 2]
+            complete = len(words) == int(fields[3], 16)
+        except (IndexError, ValueError):
+            complete = False
+        if not complete:
+            set_aside[MALFORMED] += 1
+            continue
+        counts.update(_POSITION.sub("", word) for word in words)
     yield from counts.items()
 
 
@@ -107,19 +109,18 @@ def omw_lemmas(path: Path, set_aside: Counter[str]) -> Iterator[tuple[str, float
     A row is `synset TAB language:lemma TAB word` (in older files `lemma`); definitions and examples are other rows.
     """
     counts: Counter[str] = Counter()
-    with opened(path) as file:
-        for raw in file:
-            if raw.startswith(b"#"):
-                continue
-            fields = raw.decode("utf-8", "replace").rstrip("\r\n").split("\t")
-            if len(fields) < 3:
-                set_aside[MALFORMED] += 1
-                continue
-            kind = fields[1].rpartition(":")[2]
-            if kind == "lemma" and fields[2].strip() in _GAPS:
-                set_aside[GAP] += 1
-            elif kind == "lemma":
-                counts[fields[2]] += 1
+    for line in lines(path, LONGEST_LINE):
+        if line and line.startswith(b"#"):
+            continue
+        fields = (line or b"").decode("utf-8", "replace").rstrip("\r\n").split("\t")
+        if len(fields) < 3:
+            set_aside[MALFORMED] += 1
+            continue
+        kind = fields[1].rpartition(":")[2]
+        if kind == "lemma" and fields[2].strip() in _GAPS:
+            set_aside[GAP] += 1
+        elif kind == "lemma":
+            counts[fields[2]] += 1
     yield from counts.items()
 
 
@@ -161,14 +162,8 @@ def lmf_lemmas(path: Path, set_aside: Counter[str]) -> Iterator[tuple[str, str, 
 
     parser = expat.ParserCreate()
     parser.StartElementHandler, parser.EndElementHandler, parser.EntityDeclHandler = start, end, entity
-    with opened(path) as file:
-        try:
-            while chunk := file.read(1 << 16):
-                parser.Parse(chunk, False)
-                yield from entries
-                entries.clear()
-            parser.Parse(b"", True)
-        except expat.ExpatError as error:
-            raise DataError(f"{path}: is no well-formed WN-LMF ({error}); fetch it again.") from None
+    for _ in parsed(path, parser, "WN-LMF"):
+        yield from entries
+        entries.clear()
     if state["root"] != "LexicalResource":
         raise DataError(f"{path}: its root is <{state['root']}>, WN-LMF's is <LexicalResource>; is it another file?")
