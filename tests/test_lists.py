@@ -155,6 +155,23 @@ def test_lists_open_in_pandas_and_versions_are_compared(built: tuple[Path, Path]
     assert {row["lang"] for row in json.loads(told.output)} == set(rows)
 
 
+def test_what_is_counted_is_not_counted_again(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for at, word in enumerate(("mbwa", "paka")):
+        (tmp_path / f"in/swwiki-1-pages-articles{at}.xml").write_bytes(xml([("A", f"{word} mmoja {word}")]))
+    first = build_lists(tmp_path / "in", tmp_path / "out", engine=HERE, selection=ALL)
+    counted = {path: path.stat().st_mtime_ns for path in tmp_path.glob("out/work/sources/*/done.json")}
+    assert len(counted) == 2
+    build_lists(tmp_path / "in", tmp_path / "out", engine=HERE)  # 10 % of the words
+    assert len(entries(tmp_path / "out", "sw")) < 3
+    again = build_lists(tmp_path / "in", tmp_path / "out", engine=HERE, selection=ALL)
+    assert again.hash == first.hash
+    (tmp_path / "in/swwiki-1-pages-articles2.xml").write_bytes(xml([("A", "kuku")]))
+    more = build_lists(tmp_path / "in", tmp_path / "out", engine=HERE, selection=ALL)
+    assert {path: path.stat().st_mtime_ns for path in counted} == counted
+    assert more.hash == build_lists(tmp_path / "in", tmp_path / "fresh", engine=HERE, selection=ALL).hash != first.hash
+
+
 def test_caps_are_those_of_the_paper(tmp_path: Path) -> None:
     words = [f"w{at:04d}" for at in range(1000)]
     text = ". ".join(" ".join([word, f"{word}x"] * (1 + at % 7)) for at, word in enumerate(words))

@@ -1,7 +1,7 @@
 """Lists from dumps, on an engine: count each file, merge a language's counts, write its list.
 
-    <folder>/work/key.json        what the work below was made of; other sources or options begin anew
-    <folder>/work/sources/*/      counts of one file             <folder>/work/lists/*.json   facts of one list
+    <folder>/work/sources/*/      counts of one file, kept for the next build: only new files are counted
+    <folder>/work/lists/*.json    facts of one list, and of what all were made
     <folder>/<list>.parquet       the lists                      <folder>/manifest.json   written last
 
 Each file and each list is one task, done once; after kill -9 the same command goes on. The tasks' own order and number
@@ -79,13 +79,16 @@ def build_lists(
         found.append(Source(path=concepts, kind="concepts"))
     names = [_name(source.path, sources) for source in found]
     work = folder / "work"
-    _begin(work, _key(found, names, selection, languages))
+    told = [
+        work / "sources" / _version(name, source, selection) / "done.json"
+        for name, source in zip(names, found, strict=True)
+    ]
+    _begin(work / "lists", digest(BUILDER, repr(selection), repr(languages), *(out.parent.name for out in told)))
     (folder / MANIFEST).unlink(missing_ok=True)  # a folder without one is unfinished
 
     def run(what: str, tasks: list[Task]) -> None:
         engine.run(tasks, partial(report, what) if report else None)
 
-    told = [work / "sources" / digest(name)[:16] / "done.json" for name in names]
     run(
         "sources",
         [
@@ -132,21 +135,19 @@ def _name(path: Path, sources: Path) -> str:
     return path.relative_to(sources).as_posix() if path.is_relative_to(sources) else path.name
 
 
-def _key(found: list[Source], names: list[str], selection: Selection, languages: tuple[str, ...] | None) -> str:
-    parts = [BUILDER, repr(selection), repr(languages)]
-    for name, source in zip(names, found, strict=True):
-        # Dumps are too large to hash again at each start; their size and time of change tell.
-        facts = source.path.stat()
-        parts += [name, f"{facts.st_size} {facts.st_mtime_ns}"]
-    return digest(*parts)
+def _version(name: str, source: Source, selection: Selection) -> str:
+    # Dumps are too large to hash at each start; their size and time of change tell.
+    facts = source.path.stat()
+    return digest(BUILDER, name, f"{facts.st_size} {facts.st_mtime_ns}", source.code, selection.chinese)[:16]
 
 
-def _begin(work: Path, key: str) -> None:
-    path = work / "key.json"
+def _begin(lists: Path, key: str) -> None:
+    """Make lists anew if what they are made of is not what it was."""
+    path = lists / "key.json"
     if path.exists() and read_json(path) == key:
         return
-    if work.exists():
-        shutil.rmtree(work)
+    if lists.exists():
+        shutil.rmtree(lists)
     write_json(path, key)
 
 

@@ -78,8 +78,8 @@ def segmented(segment: Callable[[str], Sequence[str]]) -> Tokenizer:
     """The tokens of a language without spaces by its segmenter.
 
     White space and line ends divide as punctuation does. What begins with punctuation or holds an unpaired bracket
-    divides too and is no word. Digits and Latin, Greek and Cyrillic letters are words of their own: segmenters join them
-    to what stands beside them, take them apart or leave them out.
+    divides too and is no word. Digits and Latin, Greek and Cyrillic letters are words of their own: segmenters join
+    them to what stands beside them, take them apart or leave them out.
     """
 
     def split(text: str) -> list[str]:
