@@ -1,4 +1,4 @@
-"""The prose of wikitext: what leaves no text is cut out in one pass over the page, mwparserfromhell parses the rest.
+"""The prose of wikitext: what leaves no text is cut out in one pass over the page, mwparserfromhell reads the rest.
 
 The pass finds templates, tables, references, comments and elements, each with its end, and so halves what is parsed. It
 also takes out marks without a partner (`[[` that nothing closes): from each of them the parser would read to the end of
@@ -55,7 +55,7 @@ _CLOSINGS = frozenset([
 #: Captions of files nest links; nobody nests them deeper than this.
 _DEEPEST_LINK = 10
 
-_LANGUAGE = re.compile(r"[a-z]{2,3}(-[a-z]{2,10}){0,2}|simple")
+_LANGUAGE = re.compile(r"[a-z]{2,3}(-[a-z]{1,10}){0,2}|simple")
 _SWITCH = re.compile(r"__[A-Z]{3,}__")
 _BLANKS = re.compile(r"[^\S\n]+")
 _LINES = re.compile(r"\s*\n\s*")
@@ -113,7 +113,7 @@ class _Pass:
             self.edits.append((start, end, "&lt;"))
         elif kind == "item":
             self.edits.append((start, end, "\n"))
-        elif kind == "address" or self._waiting["link"] > _DEEPEST_LINK:
+        elif kind == "address" or (kind == "link" and self._waiting[kind] > _DEEPEST_LINK):
             self._drop(start, end)
         elif kind.endswith("_end"):
             self._close(kind.removesuffix("_end"), start, end)
