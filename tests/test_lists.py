@@ -23,7 +23,8 @@ sys.path.insert(0, str(Path(__file__).parent / "metadata"))
 sys.path.insert(0, str(Path(__file__).parent / "engines"))
 
 from dumps import xml
-from in_namespace import HEAD, UNSHARE, cannot_unshare
+from in_namespace import HEAD
+from namespace import UNSHARE, cannot_unshare
 
 from worldclip.cli import main
 from worldclip.engines.local import LocalEngine

@@ -87,7 +87,8 @@ def _lao(code: str) -> Segmenter:
 
 def _burmese(code: str) -> Segmenter:
     cut = _module("burmesenlp.tokenize", "burmesenlp", code).word_tokenize
-    return lambda text: list(cut(text))
+    lexicon = _module("burmesenlp.lexicon", "burmesenlp", code).Lexicon.default()  # or it is read again at each call
+    return lambda text: list(cut(text, lexicon=lexicon))
 
 
 def _thai(code: str) -> Segmenter:
