@@ -238,6 +238,9 @@ def train_model(run: Run, ranks: Ranks | None = None) -> None:
 
 
 def _train(run: Run, ranks: Ranks) -> dict[str, Any]:
+    from worldclip.model.encoder import Encoder
+    from worldclip.model.golden import FILE as GOLDEN
+    from worldclip.model.golden import write_golden
     from worldclip.model.sizes import build_model, save_model
     from worldclip.train.loop import hardware_precision, train
 
@@ -274,6 +277,7 @@ def _train(run: Run, ranks: Ranks) -> dict[str, Any]:
     )
     if ranks.rank == 0:
         save_model(model, tokenizer, run.path("train"))
+        write_golden(Encoder.open(run.path("train")), run.path("train") / GOLDEN)
         shutil.rmtree(run.path("train") / "checkpoints", ignore_errors=True)
     return {
         "seen_pairs": int(done.losses[-1][0]),

@@ -5,7 +5,10 @@ from __future__ import annotations
 import importlib.util
 import io
 import json
+import os
 import shutil
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -18,10 +21,14 @@ from model_folders import LABELS, picture
 from PIL import Image
 from transformers import AutoModel, AutoProcessor, BertConfig, BertModel
 
+from worldclip.config import ModelConfig, TowerConfig
 from worldclip.errors import DataError, MissingData
 from worldclip.model.encoder import Encoder
 from worldclip.model.pixels import on_white, read_picture
+from worldclip.model.pretrained import Pretrained, write
+from worldclip.model.sizes import build_model
 from worldclip.model.towers import Changes, canonical
+from worldclip.tokenizer import train_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -271,3 +278,57 @@ def test_folders_that_hold_no_model_are_explained(folders: dict[str, Path], tmp_
     ):
         with pytest.raises(DataError, match=said):
             Encoder.open(folder)
+
+
+OPEN_CLIP = """
+import sys, torch
+from pathlib import Path
+import numpy as np
+for missing in ("nms", "qnms"):
+    torch.library.define("torchvision::" + missing, "(Tensor boxes, Tensor scores, float overlap) -> Tensor")
+from model_folders import picture
+from worldclip.model.encoder import Encoder
+for kind in ("open_clip", "transformers"):  # transformers is here beside torchvision, and must still resize by PIL
+    encoder = Encoder.open(Path(sys.argv[1], kind))
+    texts = ["a dog", "ein Hund", "a dog " * 60]
+    np.savez(
+        Path(sys.argv[1], kind + ".npz"),
+        texts=encoder.texts(texts), images=encoder.images([picture(3, (90, 60)), picture(7, (50, 70))]),
+        truncated=encoder.truncated(texts), scale=encoder.logit_scale,
+    )
+"""
+
+
+@pytest.mark.slow
+def test_a_folder_of_open_clip_gives_the_same_embeddings(tmp_path: Path) -> None:
+    """open_clip itself runs it. OPEN_CLIP is the folder that it is installed in."""
+    place = os.environ.get("OPEN_CLIP")
+    if not place:
+        pytest.skip("open_clip is optional: docs/models.md says how to install it beside")
+    words = ["a dog", "ein Hund", "the quick brown fox jumps over the lazy dog"]
+    tokenizer = train_tokenizer(words, 80, 40)
+    tower = TowerConfig(layers=1, width=32, heads=2)
+    config = ModelConfig(vision=tower, text=tower, embedding=16, image_size=32, patch_size=8)
+    model = build_model(
+        config, vocab_size=tokenizer.get_vocab_size(), context_length=40, temperature=0.07, seed=0
+    ).eval()
+    for kind in ("open_clip", "transformers"):
+        write(Pretrained(model=model, tokenizer=tokenizer, crop=True), tmp_path / kind, kind)
+    here = Path(__file__).parents[1]
+    path = os.pathsep.join([str(here.parent), str(here), place])
+    env = {**os.environ, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", OPEN_CLIP, tmp_path], env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    found = Encoder.open(tmp_path / "transformers")
+    expected = {
+        "texts": found.texts(["a dog", "ein Hund", "a dog " * 60]),
+        "images": found.images([picture(3, (90, 60)), picture(7, (50, 70))]),
+        "truncated": [False, False, True],
+        "scale": found.logit_scale,
+    }
+    for kind in ("open_clip", "transformers"):
+        with np.load(tmp_path / f"{kind}.npz", allow_pickle=False) as judged:
+            for name, value in expected.items():
+                np.testing.assert_allclose(judged[name], value, atol=1e-5, rtol=1e-5, err_msg=f"{kind} {name}")

@@ -66,11 +66,26 @@ def _packaged(folder: Path, as_json: bool) -> None:
         run = run_of(folder, (), reporter)
         pipeline.evaluate_model(run)
         pipeline.write_results(run)
-    languages = run.figures("evaluate")["heldout_emoji"]["languages"]
-    show(
-        [{"lang": lang, **{name: row[name] for name in ("n", "top1", "top5")}} for lang, row in languages.items()],
-        as_json,
-    )
+    found = run.figures("evaluate")
+    rows = [_packaged_row(found, lang) for lang in found["heldout_emoji"]["languages"]]
+    show(rows, as_json)
+
+
+def _packaged_row(found: Any, lang: str) -> dict[str, Any]:
+    """One language: top-1 and top-5 on the drawings; top-1, its chance and recall at 1 both ways on the other sets."""
+    drawings = found["heldout_emoji"]["languages"][lang]
+    row = {"lang": lang, "n": drawings["n"], "top1": drawings["top1"], "top5": drawings["top5"]}
+    for name in ("stamps", "photographs"):
+        own = found.get(name, {"languages": {}})["languages"].get(lang, {})
+        for key, short in (
+            ("n", "n"),
+            ("top1", "top1"),
+            ("chance_top1", "chance"),
+            ("i2t_r1", "i2t"),
+            ("t2i_r1", "t2i"),
+        ):
+            row[f"{name} {short}"] = own.get(key, "")
+    return row
 
 
 def _suites(model: Path, suite: str, data: Path, out: Path, resize: Any, as_json: bool) -> None:

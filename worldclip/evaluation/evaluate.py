@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from worldclip.errors import ConfigError, DataError, InputError, MissingData
+from worldclip.evaluation.averages import alarms
 from worldclip.evaluation.benchmarks import BENCHMARKS, SUITES, Benchmark, Options, Record, run, summaries
 from worldclip.evaluation.features import EncoderFeatures
 from worldclip.evaluation.records import read_record, read_records, write_record
@@ -117,12 +118,20 @@ def evaluate(
         found.records |= {record.task: record for record in records}
     if found.missing and not found.records and not found.failed:
         raise MissingData("\n".join(found.missing.values()))
-    averages = summaries(read_records(out / "records")) if (out / "records").is_dir() else []
-    for record in _told(averages, features.encoder):
-        found.records[record.task] = record
-        if writes:
-            write_record(out / "records", record)
+    found.records |= _averages(out, features)
+    for alarm in alarms(found.records.values()):
+        say(alarm)
     return found
+
+
+def _averages(out: Path, features: EncoderFeatures) -> dict[str, Record]:
+    """The suites' averages over all records of the folder, also those of earlier commands."""
+    records = summaries(read_records(out / "records")) if (out / "records").is_dir() else []
+    told = {record.task: record for record in _told(records, features.encoder)}
+    if features.processes.rank == 0:
+        for record in told.values():
+            write_record(out / "records", record)
+    return told
 
 
 def _silent(text: str) -> None:
