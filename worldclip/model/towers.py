@@ -30,7 +30,7 @@ from worldclip.storage import read_json
 #: What a tower takes of one picture, or of several stacked: by name, as the family's image processor names it.
 Prepared = dict[str, torch.Tensor]
 
-#: CLIP's bound of the logit scale, taken where a pair of ONNX towers does not tell it.
+#: CLIP's bound of the logit scale, taken where a pair of ONNX towers comes without one; ours write the trained one.
 _SCALE = 100.0
 
 
@@ -175,10 +175,14 @@ def _transformers_towers(folder: Path, changes: Changes) -> Towers:
         images=images,
         texts=texts,
         context=context,
-        dimension=int(getattr(config, "projection_dim", None) or config.text_config.projection_size),
+        dimension=_dimension(config),
         logit_scale=float(model.logit_scale.detach().exp()),
         settings=settings | {"family": config.model_type, "activation": _activations(config)},
     )
+
+
+def _dimension(config: Any) -> int:
+    return int(getattr(config, "projection_dim", None) or config.text_config.projection_size)
 
 
 def _load(folder: Path, config: Any) -> tuple[Any, list[str]]:
@@ -320,8 +324,9 @@ def _onnx_towers(folder: Path, place: Path, changes: Changes) -> Towers:
 
     def texts(ids: torch.Tensor) -> torch.Tensor:
         inputs = {"input_ids": ids.numpy()}
-        if "attention_mask" in taken:
-            inputs["attention_mask"] = (inputs["input_ids"] != tokenizer.pad_token_id).astype(np.int64)
+        if "attention_mask" in taken:  # Only a padded row has something to mask: CLIP's padding is its end of text.
+            real = inputs["input_ids"] != tokenizer.pad_token_id if family.padded else np.ones(ids.shape)
+            inputs["attention_mask"] = real.astype(np.int64)
         return torch.from_numpy(text.run(["text_embeds"], inputs)[0])
 
     def images(prepared: Prepared) -> torch.Tensor:
@@ -337,8 +342,8 @@ def _onnx_towers(folder: Path, place: Path, changes: Changes) -> Towers:
         images=images,
         texts=texts,
         context=context,
-        dimension=int(getattr(config, "projection_dim", None) or config.text_config.projection_size),
-        logit_scale=_SCALE,
+        dimension=_dimension(config),
+        logit_scale=math.exp(getattr(config, "logit_scale_init_value", math.log(_SCALE))),
         settings=settings | {"family": f"{config.model_type}, ONNX"},
     )
 
