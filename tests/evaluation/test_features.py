@@ -145,17 +145,17 @@ from pathlib import Path
 import test_features
 from worldclip.evaluation.features import EncoderFeatures, Processes
 from worldclip.model.encoder import Encoder
-from worldclip.model.processes import process_group
+from worldclip.train.ranks import started
 
 model, folder = map(Path, sys.argv[1:])
-with process_group() as (rank, size, barrier):
+with started() as ranks:
     counting = test_features.Counting(Encoder.open(model))
-    processes = Processes(rank=rank, size=size, barrier=barrier)
+    processes = Processes(rank=ranks.rank, size=ranks.size, barrier=ranks.barrier)
     found = EncoderFeatures.open(counting, folder / "features", threads=1, processes=processes)
     texts, images = found.texts(test_features.LABELS), found.images(test_features.pictures(12))
     again = found.texts([*test_features.LABELS, "one more"])
-(folder / f"{rank}.json").write_text(json.dumps({
-    "size": size, "read": counting.read, "seen": counting.seen,
+(folder / f"{ranks.rank}.json").write_text(json.dumps({
+    "size": ranks.size, "read": counting.read, "seen": counting.seen,
     "texts": texts.tolist(), "images": images.tolist(), "again": again.tolist(),
 }))
 """

@@ -97,13 +97,13 @@ def _suites(model: Path, suite: str, data: Path, out: Path, resize: Any, as_json
     from worldclip.evaluation.page import write_page
     from worldclip.model.encoder import Encoder
     from worldclip.model.golden import refuse_wrong
-    from worldclip.model.processes import process_group
     from worldclip.model.towers import Changes
     from worldclip.run import locked
+    from worldclip.train.ranks import started
 
     benchmarks = choose(suite)
-    with process_group() as (rank, size, barrier):
-        first = rank == 0
+    with started() as ranks:
+        first = ranks.rank == 0
         with locked(out) if first else nullcontext(), TerminalReporter() as reporter:
             encoder = Encoder.open(model, Changes(resize=resize))
             notes = refuse_wrong(encoder) if resize is None else []
@@ -114,8 +114,8 @@ def _suites(model: Path, suite: str, data: Path, out: Path, resize: Any, as_json
             features = EncoderFeatures.open(
                 encoder,
                 out / "features",
-                threads=max(1, (os.cpu_count() or 1) // size),
-                processes=Processes(rank=rank, size=size, barrier=barrier),
+                threads=max(1, (os.cpu_count() or 1) // ranks.size),
+                processes=Processes(rank=ranks.rank, size=ranks.size, barrier=ranks.barrier),
                 progress=reporter.progress,
             )
             found = evaluate(benchmarks, data, out, features, Options(), reporter.line)
