@@ -64,7 +64,7 @@ def test_help_fits_a_terminal(path: tuple[str, ...]) -> None:
     found = CliRunner().invoke(main, [*path, "--help"], terminal_width=80, prog_name="worldclip")
     assert found.exit_code == 0
     lines = found.output.splitlines()
-    assert len(lines) <= 24
+    assert len(lines) <= (24 if path else 32)  # the list of all commands may be longer
     assert max(map(len, lines)) <= 80
 
 
