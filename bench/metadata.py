@@ -59,7 +59,7 @@ def run(*, check: bool) -> Iterator[dict[str, Any]]:
     """
     size, part = (CHECK_SIZE, CHECK_PART) if check else (SIZE, PART)
     pages = _pages(Cache(cache_folder()))
-    yield _extraction([text for texts in pages.values() for text in texts])
+    yield _extraction([text for texts in pages.values() for text in texts[: 15 if check else None]])
     for code, text in _declarations(Cache(cache_folder())).items():
         yield _segmentation(code, text)
     with tempfile.TemporaryDirectory() as root:

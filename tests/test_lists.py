@@ -271,3 +271,14 @@ def test_the_hub_and_concepts_alone(tmp_path: Path) -> None:
     build_lists(tmp_path / "in", tmp_path / "out", engine=HERE, concepts=tmp_path / "birds.yo.txt", selection=ALL)
     assert entries(tmp_path / "out", "yo") == [("ẹyẹ", "c", 1.0)]
     assert entries(tmp_path / "out", "sw")[:2] == [("mbwa", "u", 2.0), ("paka", "u", 1.0)]
+
+
+@pytest.mark.slow
+@pytest.mark.packages
+def test_two_gigabytes_in_flat_memory() -> None:
+    from bench import metadata
+
+    rows = {name: value for row in metadata.run(check=False) for name, value in row.items()}
+    assert rows["input_mb"] >= 2000
+    assert rows["peak_ratio_when_input_doubles"] < 1.2
+    assert rows["resumed"] == "the same bytes"
