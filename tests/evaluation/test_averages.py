@@ -90,19 +90,22 @@ def test_a_mean_of_fewer_tasks_has_another_name() -> None:
 def test_slip_is_the_plain_mean_of_26() -> None:
     records = [record(f"slip/{task.key}", float(place)) for place, task in enumerate(slip.TASKS)]
     (found,) = summaries(records)
-    assert (found.task, found.value, found.settings["complete"]) == ("slip26", 12.5, True)
+    assert (found.task, dict(found.values), found.settings["complete"]) == ("slip", {"slip26": 12.5}, True)
     (found,) = summaries(records[:25])
-    assert (found.task, found.value) == ("slip_partial(25)", 12.0)
+    assert dict(found.values) == {"slip_partial(25)": 12.0}
     assert not found.settings["complete"]
+    assert not columns_of({"slip": found})  # It fills no column of the paper.
     (found,) = summaries([*records[:25], record("slip/imagenet", 25.0, complete=False)])
-    assert (found.task, found.settings["complete"]) == ("slip26", False)
+    assert (found.metric, found.settings["complete"]) == ("slip26", False)
 
 
 def test_copies_never_pass_for_slip() -> None:
     copies = [record(f"slip-wds/{task.key}", 50.0) for task in slip.TASKS if task.webdataset]
-    assert [each.task for each in summaries(copies)] == ["slip_wds_variant_partial(22)"]
+    assert [[*each.values] for each in summaries(copies)] == [["slip_wds_variant_partial(22)"]]
     rest = [record(f"slip/{task.key}", 50.0) for task in slip.TASKS if not task.webdataset]
-    assert [each.task for each in summaries(copies + rest)] == ["slip_partial(4)", "slip26-wds-variant"]
+    (found,) = summaries(copies + rest)
+    assert [*found.values] == ["slip_partial(4)", "slip26-wds-variant"]
+    assert not found.settings["complete"]
 
 
 def test_the_interval_of_a_mean_is_that_of_independent_tasks() -> None:

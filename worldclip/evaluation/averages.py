@@ -23,7 +23,7 @@ GROUPS = {"imagenet": "imagenet", "shifts": "imagenet_shifts", "vtab": "vtab", "
 
 
 def summaries(records: Iterable[Record], exclude: Sequence[str] = ()) -> list[Record]:
-    """The suites' averages, one record a suite of which a task was scored.
+    """The averages of SLIP and of DataComp, one record each (`slip`, `datacomp`) if one of its tasks was scored.
 
     SLIP-26 is the plain mean of its 26 tasks. With fewer it is `slip_partial(n)`; where CLIP_benchmark's copies stand
     in for some it is `slip26-wds-variant`, or `slip_wds_variant_partial(n)`. DataComp's average needs all 38, DC-37 all
@@ -69,57 +69,47 @@ def _half_width(record: Record) -> float:
 
 def _slip(by_task: Mapping[str, Record]) -> list[Record]:
     own = [by_task[f"slip/{task.key}"] for task in slip.TASKS if f"slip/{task.key}" in by_task]
-    found = [_average(f"slip_partial({len(own)})" if len(own) < len(slip.TASKS) else "slip26", own)] if own else []
     either = [by_task.get(f"slip/{task.key}", by_task.get(f"slip-wds/{task.key}")) for task in slip.TASKS]
     mixed = [record for record in either if record is not None]
-    if any(record.task.startswith("slip-wds/") for record in mixed):
+    means: dict[str, list[Record]] = {}
+    if own:
+        means["slip26" if len(own) == len(slip.TASKS) else f"slip_partial({len(own)})"] = own
+    if len(mixed) > len(own):
         whole = len(mixed) == len(slip.TASKS)
-        found.append(_average("slip26-wds-variant" if whole else f"slip_wds_variant_partial({len(mixed)})", mixed))
-    return found
+        means["slip26-wds-variant" if whole else f"slip_wds_variant_partial({len(mixed)})"] = mixed
+    return [_summary("slip", means, complete="slip26" in means)] if means else []
 
 
 def _datacomp(by_task: Mapping[str, Record]) -> list[Record]:
-    present = {task.record: task for task in datacomp.TASKS if task.record in by_task}
+    present = [by_task[task.record] for task in datacomp.TASKS if task.record in by_task]
     if not present:
         return []
-    means = {f"datacomp_partial({len(present)})": [*present]}
-    if len(present) == len(datacomp.TASKS):
-        means = {"dc38": [*present]}
-    if present.keys() | {NOT_IN_DC37} == {task.record for task in datacomp.TASKS}:
-        means["dc37"] = [name for name in present if name != NOT_IN_DC37]
+    whole = len(present) == len(datacomp.TASKS)
+    means = {"dc38" if whole else f"datacomp_partial({len(present)})": present}
+    without = [record for record in present if record.task != NOT_IN_DC37]
+    if len(without) == len(datacomp.TASKS) - 1:
+        means["dc37"] = without
     for group, name in GROUPS.items():
-        of_group = [task.record for task in datacomp.TASKS if task.group == group]
-        if all(each in present for each in of_group):
-            means[name] = of_group
-    found = {name: mean([by_task[each] for each in names]) for name, names in means.items()}
-    records = [by_task[name] for name in present]
-    return [
-        Record(
-            task="datacomp38",
-            metric=next(iter(means)),
-            value=next(iter(found.values()))[0],
-            n=len(records),
-            values={name: value for name, (value, _) in found.items()},
-            intervals={name: interval for name, (_, interval) in found.items()},
-            per_group={record.task: {"n": record.n, record.metric: record.value} for record in records},
-            settings={"tasks": len(records), "complete": _complete(records) and len(records) == len(datacomp.TASKS)},
-        )
-    ]
+        names = [task.record for task in datacomp.TASKS if task.group == group]
+        if all(each in by_task for each in names):
+            means[name] = [by_task[each] for each in names]
+    return [_summary("datacomp", means, complete=whole)]
 
 
-def _average(name: str, records: Sequence[Record]) -> Record:
-    value, interval = mean(records)
+def _summary(task: str, means: Mapping[str, Sequence[Record]], *, complete: bool) -> Record:
+    """One record of several means; the first is the headline."""
+    found = {name: mean(records) for name, records in means.items()}
+    records = next(iter(means.values()))
     return Record(
-        task=name,
-        metric="mean",
-        value=value,
+        task=task,
+        metric=next(iter(means)),
+        value=next(iter(found.values()))[0],
         n=len(records),
-        values={"mean": value},
-        intervals={"mean": interval},
+        values={name: value for name, (value, _) in found.items()},
+        intervals={name: interval for name, (_, interval) in found.items()},
         per_group={record.task: {"n": record.n, record.metric: record.value} for record in records},
-        settings={"tasks": len(records), "complete": _complete(records) and name == "slip26"},
+        settings={
+            "tasks": len(records),
+            "complete": complete and all(record.settings.get("complete", True) for record in records),
+        },
     )
-
-
-def _complete(records: Sequence[Record]) -> bool:
-    return all(record.settings.get("complete", True) for record in records)

@@ -24,8 +24,8 @@ class Column:
 #: In the paper's order; the distillation table has the columns up to XTD-200.
 COLUMNS = (
     Column("IN", "imagenet", "acc1"),
-    Column("SLIP-26", "slip26", "mean"),
-    Column("DC-37", "datacomp38", "dc37"),
+    Column("SLIP-26", "slip", "slip26"),
+    Column("DC-37", "datacomp", "dc37"),
     Column("Babel", "babel-imagenet", "babel_90"),
     Column("XM3600 T→I", "xm3600", "t2i_r1"),
     Column("XM3600 I→T", "xm3600", "i2t_r1"),
