@@ -1,79 +1,94 @@
-"""Matching packaged texts against starter lists: `Index` beside pyahocorasick, one core, same answers."""
+"""Matching: `Index` beside pyahocorasick, ahocorasick_rs and Polars, one core, same answers, six languages.
+
+Lists are the packaged starter lists, filled up with pairs of their short entries, as the bigrams of real lists are.
+Rates are texts a CPU second.
+"""
 
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import ahocorasick
+import ahocorasick_rs
+import numba
+import numpy as np
+import polars
 import pyarrow as pa
 
+from worldclip.curation import trie
 from worldclip.curation.match import Index, padded
+from worldclip.curation.texts import buffers
 from worldclip.errors import WorldclipError
+from worldclip.languages import LANGUAGES as TABLE
 from worldclip.metadata import starter
 from worldclip.packages import Cache, cache_folder
 
-LANGUAGES = ("en", "de", "ar", "th", "zh", "ja")
+LANGUAGES = ("en", "de", "zh", "ja", "th", "ar")
+SIZES, CHECK_SIZES = (10_000, 100_000, 500_000, 5_000_000), (10_000,)
+#: The largest list that peers are given: beyond, they need minutes and tens of gigabytes.
+PEERS_UP_TO, POLARS_UP_TO = 500_000, 100_000
+TEXTS, PEER_TEXTS, CHECK_TEXTS = 200_000, 20_000, 2_000
 MARKS = ",.;:?!`"
 
-
-def _prepared(text: str) -> str:
-    for mark in MARKS:
-        text = text.replace(mark, f" {mark} ")
-    return f" {text.translate({9: 32, 10: 32, 13: 32})} "
-
-
-def _peer(entries: list[str]) -> ahocorasick.Automaton:
-    automaton = ahocorasick.Automaton()
-    for position, entry in enumerate(entries):
-        automaton.add_word(padded(entry), position)
-    automaton.make_automaton()
-    return automaton
+_OPENS = """
+import re, sys, time
+import pyarrow as pa
+from worldclip.curation.match import Index
+texts = pa.array(sys.stdin.readline().rstrip("\\n").split("\\t"))
+began = time.perf_counter()
+index = Index.open(sys.argv[1])
+opened = time.perf_counter() - began
+index.match(texts)
+print(opened, flush=True)
+sys.stdin.readline()
+maps = open("/proc/self/smaps").read().split(sys.argv[1])[1:]
+print(sum(int(re.search(r"Pss: *(\\d+)", each)[1]) for each in maps), flush=True)
+sys.stdin.readline()
+"""
 
 
 def run(*, check: bool) -> Iterator[dict[str, Any]]:
-    """One row a language: texts a second of both, their ratio, and the size of the index.
+    """One row a language and size; then what the largest common list costs in memory, and what bounds the speed.
 
     Raises:
-        WorldclipError: the two do not give the same ids.
+        WorldclipError: two matchers do not give the same ids.
     """
-    texts = 20_000 if check else 200_000
-    cache = Cache(cache_folder())
+    cache, languages = Cache(cache_folder()), LANGUAGES[::2] if check else LANGUAGES
     with tempfile.TemporaryDirectory() as folder:
-        lists = starter.build(cache, Path(folder), languages=LANGUAGES, report=lambda _: None).entries
-    for lang in LANGUAGES:
-        entries = lists[lang].to_pylist()
-        captions = _texts(cache, lang, texts)
-        array = pa.array(captions)
-        began = time.perf_counter()
-        index = Index.build(entries)
-        build_seconds = time.perf_counter() - began
-        index.match(array[:100])  # compiled before it is timed
-        began = time.perf_counter()
-        ours = index.match(array)
-        our_seconds = time.perf_counter() - began
+        lists = starter.build(cache, Path(folder), languages=languages, report=lambda _: None).entries
+        for size in CHECK_SIZES if check else SIZES:
+            for lang in languages:
+                captions = _texts(cache, lang, CHECK_TEXTS if check else TEXTS)
+                entries = _entries(lists[lang].to_pylist(), size, spaced=TABLE[lang].spaced)
+                path = Path(folder, "index")
+                row, index = _ours(entries, captions, path)
+                yield {"lang": lang, "entries": len(entries), **row, **_peers(entries, captions, index, check=check)}
+                if lang == "en" and size == (CHECK_SIZES if check else SIZES[2:3])[0]:
+                    yield {"lang": lang, "entries": len(entries), **_processes(path, captions)}
+                    yield {"lang": lang, "entries": len(entries), **_threads(index, captions)}
+                path.unlink()
 
-        automaton = _peer(entries)
-        began = time.perf_counter()
-        theirs = [sorted({position for _, position in automaton.iter(_prepared(text))}) for text in captions]
-        their_seconds = time.perf_counter() - began
-        if ours.to_pylist() != theirs:
-            raise WorldclipError(f"bench: match: {lang}: Index and pyahocorasick give different ids.")
-        yield {
-            "lang": lang,
-            "entries": len(entries),
-            "texts": len(captions),
-            "texts_per_second": round(len(captions) / our_seconds),
-            "pyahocorasick_texts_per_second": round(len(captions) / their_seconds),
-            "ratio": round(their_seconds / our_seconds, 2),
-            "build_seconds": round(build_seconds, 2),
-            "bytes_per_entry": round(index.nbytes / len(entries), 1),
-            "answers": "equal",
-        }
+
+def _entries(real: list[str], size: int, *, spaced: bool) -> list[str]:
+    """So many entries: the real ones, then pairs of their short ones, in an order that is always the same."""
+    short = [entry for entry in real if len(entry) <= (8 if spaced else 3) and " " not in entry]
+    entries = dict.fromkeys(real[:size])
+    step = 1
+    while len(entries) < size:
+        for at, entry in enumerate(short):
+            if len(entries) == size:
+                break
+            entries[f"{entry}{' ' if spaced else ''}{short[(at * 7 + step * 7919) % len(short)]}"] = None
+        step += 1
+    return list(entries)
 
 
 def _texts(cache: Cache, lang: str, count: int) -> list[str]:
@@ -82,3 +97,146 @@ def _texts(cache: Cache, lang: str, count: int) -> list[str]:
     drawings = json.loads(path.read_bytes())["annotations"]["annotations"].values()
     told = [", ".join([*each.get("tts", []), *each.get("default", [])]) for each in drawings]
     return [f"{told[at % len(told)]}. {told[(at * 7 + at // len(told)) % len(told)]}" for at in range(count)]
+
+
+def _timed(work: Callable[[], Any]) -> tuple[float, Any]:
+    began = time.process_time()
+    result = work()
+    return max(time.process_time() - began, 1e-9), result
+
+
+def _ours(entries: list[str], captions: list[str], path: Path) -> tuple[dict[str, Any], Index]:
+    array = pa.array(captions, pa.large_string())
+    Index.build(entries[:9]).match(array[:9])  # compiled before it is timed
+    listed = pa.array(entries, pa.large_string())
+    building, built = _timed(lambda: Index.build(listed))
+    built.save(path)
+    opening = time.perf_counter()
+    index = Index.open(path)
+    opening = time.perf_counter() - opening
+    index.match(array[:1000])
+    seconds, _ = min((_timed(lambda: index.match(array)) for _ in range(3)), key=lambda each: each[0])
+    data, offsets = buffers(array)
+    paper, kinds, folded = index._rule
+    arrays = index._firsts, index._table, index._records, index._record_bytes
+    _, _, work = trie.search(data, offsets, paper, kinds, folded, *arrays)
+    lookups, records = (work[:2] / len(captions)).tolist()
+    bound = lookups * _latency(index._table.nbytes) + records * _latency(index._records.nbytes)
+    return {
+        "texts_per_second": round(len(captions) / seconds),
+        "mb_per_second": round(len(data) / seconds / 1e6, 1),
+        "build_seconds": round(building, 2),
+        "bytes_per_entry": round(path.stat().st_size / len(entries), 1),
+        "open_ms": round(opening * 1e3, 2),
+        "random_reads_per_text": round(lookups + records, 1),
+        "latency_bound_ns": round(bound),
+        "ns_per_text": round(seconds / len(captions) * 1e9),
+        "times_faster_than_one_read_after_the_other": round(bound / (seconds / len(captions) * 1e9), 2),
+    }, index
+
+
+@numba.njit(cache=True)
+def _chase(following: np.ndarray, steps: int) -> int:
+    at = 0
+    for _ in range(steps):
+        at = following[at]
+    return at
+
+
+def _latency(size: int) -> float:
+    """Nanoseconds of a read that waits for the one before it, at random in so many bytes, a cache line each."""
+    lines = max(2, size // 64)
+    order = np.random.default_rng(0).permutation(lines)
+    following = np.zeros(lines * 8, np.int64)
+    following[order * 8] = np.roll(order, -1) * 8
+    _chase(following, 10)
+    return min(_timed(lambda: _chase(following, 200_000))[0] for _ in range(3)) / 200_000 * 1e9
+
+
+def _prepared(text: str) -> str:
+    for mark in MARKS:
+        text = text.replace(mark, f" {mark} ")
+    return f" {text.translate({9: 32, 10: 32, 13: 32})} "
+
+
+def _peers(entries: list[str], captions: list[str], index: Index, *, check: bool) -> dict[str, Any]:
+    """The same texts by the peers, which are given the paper's preparation of texts and entries for nothing."""
+    if len(entries) > PEERS_UP_TO:
+        return {}
+    texts = captions[: CHECK_TEXTS if check else PEER_TEXTS]
+    prepared = [_prepared(text) for text in texts]
+    patterns = [padded(entry) for entry in entries]
+    expected = index.match(texts).to_pylist()
+    array = pa.array(texts, pa.large_string())
+    ours, _ = min((_timed(lambda: index.match(array)) for _ in range(3)), key=lambda each: each[0])
+
+    automaton = ahocorasick.Automaton()
+    for position, pattern in enumerate(patterns):
+        automaton.add_word(pattern, position)
+    automaton.make_automaton()
+    seconds, found = _timed(lambda: [sorted({at for _, at in automaton.iter(text)}) for text in prepared])
+    rows = {"pyahocorasick": seconds}
+    _equal("pyahocorasick", found, expected)
+    rust = ahocorasick_rs.AhoCorasick(patterns)
+    rows["ahocorasick_rs"], found = _timed(
+        lambda: [sorted({at for at, *_ in rust.find_matches_as_indexes(text, overlapping=True)}) for text in prepared]
+    )
+    _equal("ahocorasick_rs", found, expected)
+    if len(entries) <= POLARS_UP_TO:
+        column = polars.Series(prepared)
+        rows["polars_find_many"], places = _timed(lambda: column.str.find_many(patterns, overlapping=True))
+        if [len(each) for each in places] != [sum(1 for _ in automaton.iter(text)) for text in prepared]:
+            raise WorldclipError("bench: match: Polars finds another number of occurrences.")
+    return {"answers": "equal"} | {f"times_{name}": round(theirs / ours, 1) for name, theirs in rows.items()}
+
+
+def _equal(peer: str, found: list[list[int]], expected: list[list[int]]) -> None:
+    if found != expected:
+        raise WorldclipError(f"bench: match: Index and {peer} give different ids.")
+
+
+def _processes(path: Path, captions: list[str]) -> dict[str, Any]:
+    """Resident memory (proportional set size) of the index, summed over processes that have opened it and matched."""
+    texts = "\t".join(captions[:2000]).encode() + b"\n"
+    row: dict[str, Any] = {"index_mb": round(path.stat().st_size / 1e6, 2)}
+    for count in (1, 2, 4):
+        command = [sys.executable, "-c", _OPENS, str(path)]
+        started = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(count)]
+        pipes = [(process.stdin, process.stdout) for process in started if process.stdin and process.stdout]
+        for write, _ in pipes:
+            write.write(texts)
+            write.flush()
+        opened = [float(read.readline()) for _, read in pipes]
+        resident = []
+        for write, read in pipes:
+            write.write(b"\n")
+            write.flush()
+            resident.append(int(read.readline()) / 1e3)
+        for process in started:
+            process.communicate(b"\n")
+        row[f"resident_mb_of_{count}"] = round(sum(resident), 2)
+        row["open_ms_in_a_fresh_process"] = round(max(opened) * 1e3, 2)
+    return row
+
+
+def _threads(index: Index, captions: list[str]) -> dict[str, Any]:
+    """Wall time of the same texts on one thread and on two."""
+    array = pa.array(captions, pa.large_string())
+    halves = [array[: len(array) // 2], array[len(array) // 2 :]]
+
+    def both() -> None:
+        threads = [threading.Thread(target=index.match, args=(half,)) for half in halves]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    walls = []
+    for work in (lambda: [index.match(half) for half in halves], both):
+        spans = []
+        for _ in range(5):
+            began = time.perf_counter()
+            work()
+            spans.append(time.perf_counter() - began)
+        walls.append(min(spans))
+    return {"two_threads_times_one": round(walls[0] / walls[1], 2)}

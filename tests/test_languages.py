@@ -121,3 +121,26 @@ def test_no_code_of_one_system_means_two_languages() -> None:
     for system in ("lid", "wordnets", "tags"):
         counts = Counter(code for language in LANGUAGES.values() for code in getattr(language, system))
         assert not [code for code, count in counts.items() if count > 1]
+
+
+@pytest.mark.parametrize(
+    ("label", "code"),
+    [
+        ("eng_Latn", "en"), ("zho_Hans", "zh"), ("cmn_Hani", "zh"), ("yue_Hant", "zh_yue"), ("arb_Arab", "ar"),
+        ("als_Latn", "sq"), ("gsw_Latn", "als"), ("nob_Latn", "no"), ("nno_Latn", "nn"), ("swh_Latn", "sw"),
+        ("ekk_Latn", "et"), ("lvs_Latn", "lv"), ("azj_Latn", "az"), ("azb_Arab", "azb"), ("pes_Arab", "fa"),
+        ("zsm_Latn", "ms"), ("khk_Cyrl", "mn"), ("plt_Latn", "mg"), ("npi_Deva", "ne"), ("ory_Orya", "or"),
+        ("ydd_Hebr", "yi"), ("arz_Arab", "arz"), ("ces_Latn", "cs"), ("nan_Latn", "other"), ("hau_Latn", "other"),
+        ("qqq_Latn", "other"), ("zxx_Zzzz", "other"), ("roa_rup", "other"),
+    ],
+)  # fmt: skip
+def test_labels_with_scripts(label: str, code: str) -> None:
+    assert metadata_code(label) == code
+
+
+def test_labels_with_scripts_mean_what_wordnets_mean() -> None:
+    # OMW 1.4 writes ISO 639-3 too, by other hands.
+    for language in LANGUAGES.values():
+        for wordnet in language.wordnets:
+            if len(wordnet) == 3:
+                assert metadata_code(f"{wordnet}_Latn") == list_of_wordnet(wordnet)

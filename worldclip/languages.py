@@ -49,8 +49,14 @@ class Language:
 
 
 def metadata_code(lid_label: str, rule: Rule = "corrected") -> str:
-    """The list that texts with this LID label are matched with; unknown, empty and `N/A` give `other`."""
+    """The list that texts with this LID label are matched with; unknown, empty and `N/A` give `other`.
+
+    Labels are those of lid.176, or an ISO 639-3 code and a script as GlotLID and OpenLID have them (`eng_Latn`).
+    """
     code = _BY_LID.get(lid_label)
+    language, _, script = lid_label.partition("_")
+    if code is None and len(language) == 3 and len(script) == 4:
+        code = _BY_TAG.get(_ISO_639_3.get(language, language))
     return list_of_wikipedia(code, rule) if code else OTHER
 
 
@@ -447,3 +453,18 @@ _BY_WORDNET = {omw: language.code for language in LANGUAGES.values() for omw in 
 _BY_TAG = {code.replace("_", "-"): code for code in LANGUAGES} | {
     tag: language.code for language in LANGUAGES.values() for tag in language.tags
 }
+# ISO 639-3 codes of languages that BCP 47 and Wikipedia write with two letters, beside those in the table's tags.
+_ISO_639_3_PAIRS = """
+abk:ab afr:af amh:am ara:ar arg:an asm:as ava:av aym:ay aze:az bak:ba bam:bm bel:be ben:bn bih:bh bis:bi bod:bo bos:bs
+bre:br bul:bg cat:ca ces:cs cha:ch che:ce chu:cu chv:cv cor:kw cos:co cre:cr cym:cy dan:da deu:de div:dv dzo:dz ell:el
+eng:en epo:eo est:et eus:eu ewe:ee fao:fo fas:fa fij:fj fin:fi fra:fr fry:fy ful:ff gla:gd gle:ga glg:gl glv:gv grn:gn
+guj:gu hat:ht hau:ha hbs:sh heb:he hin:hi hrv:hr hun:hu hye:hy ibo:ig ido:io iku:iu ile:ie ina:ia ind:id ipk:ik isl:is
+ita:it jav:jv jpn:ja kal:kl kan:kn kas:ks kat:ka kaz:kk khm:km kik:ki kin:rw kir:ky kom:kv kon:kg kor:ko kur:ku lao:lo
+lat:la lav:lv lim:li lin:ln lit:lt ltz:lb lug:lg mal:ml mar:mr mkd:mk mlg:mg mlt:mt mon:mn mri:mi msa:ms mya:my nav:nv
+nep:ne nld:nl nno:nn nob:no nor:no nya:ny oci:oc ori:or orm:om oss:os pan:pa pli:pi pol:pl por:pt pus:ps que:qu roh:rm
+ron:ro run:rn rus:ru sag:sg san:sa sin:si slk:sk slv:sl sme:se smo:sm sna:sn snd:sd som:so sot:st spa:es sqi:sq srd:sc
+srp:sr ssw:ss sun:su swa:sw swe:sv swh:sw tah:ty tam:ta tat:tt tel:te tgk:tg tgl:tl tha:th tir:ti ton:to tsn:tn tso:ts
+tuk:tk tur:tr twi:tw uig:ug ukr:uk urd:ur uzb:uz uzn:uz ven:ve vie:vi vol:vo wln:wa wol:wo xho:xh yid:yi yor:yo zha:za
+zho:zh zsm:ms zul:zu kmr:ku
+"""
+_ISO_639_3 = dict(pair.split(":") for pair in _ISO_639_3_PAIRS.split())

@@ -173,7 +173,7 @@ def _arrays_of(text: np.ndarray, mark: np.ndarray, begins: np.ndarray) -> tuple[
 def _header(path: Path, raw: bytes) -> dict[str, Any]:
     try:
         header = json.loads(raw)
-    except ValueError:
+    except (ValueError, RecursionError):
         header = None
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise DataError(f"{path}: is no {FORMAT}. Make one with Index.build(...).save(path).")
@@ -191,6 +191,7 @@ def _header(path: Path, raw: bytes) -> dict[str, Any]:
         and header.get("rule") in RULES
         and isinstance(header.get("fold_case"), bool)
         and isinstance(header.get("entries"), int)
+        and 0 <= header["entries"] < 2**32
     )
     if not whole:
         raise DataError(f"{path}: its header is not whole. Build the index again.")

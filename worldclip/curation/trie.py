@@ -23,6 +23,7 @@ LOAD = 0.8
 NO_RECORD = 0xFFFFFFFF
 _MORE = 0x80000000  # Bit of a record's length: the next record has the same key.
 _ITEMS = 2048  # Units that are looked up together: their cache lines must fit the second-level cache.
+_MANY = 48  # Matches of one text that are sorted by the library, not by insertion.
 _CHUNK = 1 << 15  # Bytes of prepared text in hand; a longer text is prepared alone.
 _ROOT = np.uint64(0x9E3779B97F4A7C15)
 _M1, _M2, _M3 = np.uint64(0xFF51AFD7ED558CCD), np.uint64(0xC4CEB9FE1A85EC53), np.uint64(0x2545F4914F6CDD1D)
@@ -266,10 +267,11 @@ def search(data, offsets, paper, classes, folding, firsts, table, records, recor
         table, records: as built; `record_bytes` is the same memory, uint8.
 
     Returns:
-        offsets int64 [n + 1], ids uint32: sorted and unique of each text; and a number without meaning that keeps the
-        compiler from dropping the touching loops.
+        offsets int64 [n + 1], ids uint32: sorted and unique of each text; int64 [3]: buckets looked up, records read,
+        and a number without meaning that keeps the compiler from dropping the touching loops.
     """
     n, buckets, touched = len(offsets) - 1, len(table) // 8, _U0
+    work = np.zeros(3, np.int64)
     longest = 0
     for row in range(n):
         longest = max(longest, offsets[row + 1] - offsets[row])
@@ -320,6 +322,7 @@ def search(data, offsets, paper, classes, folding, firsts, table, records, recor
                 at = stop + 1 if mark[stop] == SPACE and text[stop] != END else stop
 
             while items:
+                work[0] += items
                 for item in range(items):
                     touched ^= table[_bucket(keys[item], buckets) * 8]
                 questions, below = 0, 0
@@ -343,7 +346,8 @@ def search(data, offsets, paper, classes, folding, firsts, table, records, recor
                             stops[below], keys[below] = stop, key
                             below += 1
                 items = below
-                for question in range(questions):
+                work[1] += questions
+                for question in range(questions if len(records) else 0):
                     touched ^= np.uint64(records[min(asked_records[question], len(records) - 1)])
                 for question in range(questions):
                     record = asked_records[question]
@@ -384,26 +388,26 @@ def search(data, offsets, paper, classes, folding, firsts, table, records, recor
             grouped[places[hit_rows[hit]]] = hits[hit]
             places[hit_rows[hit]] += 1
         for own in range(last - first):
-            used_found = _sorted_unique(grouped[ends[own] : ends[own + 1]], found, used_found)
+            if ends[own + 1] - ends[own] > _MANY:
+                grouped[ends[own] : ends[own + 1]].sort()
+            used_found = _sorted_unique(grouped, ends[own], ends[own + 1], found, used_found)
             found_offsets[first + own + 1] = used_found
         first = last
-    return found_offsets, found[:used_found].copy(), touched
+    work[2] = np.int64(touched >> _U1)
+    return found_offsets, found[:used_found].copy(), work
 
 
 @numba.njit(cache=True, nogil=True)
-def _sorted_unique(ids, found, at):  # type: ignore[no-untyped-def]
+def _sorted_unique(ids, begin, end, found, at):  # type: ignore[no-untyped-def]
     """Append the sorted unique ids to `found`; return the new end."""
-    if len(ids) > 48:
-        ids.sort()
-    else:
-        for right in range(1, len(ids)):
-            value, left = ids[right], right
-            while left and ids[left - 1] > value:
-                ids[left] = ids[left - 1]
-                left -= 1
-            ids[left] = value
-    for position in range(len(ids)):
-        if position == 0 or ids[position] != ids[position - 1]:
+    for right in range(begin, end):
+        value, left = ids[right], right
+        while left > begin and ids[left - 1] > value:
+            ids[left] = ids[left - 1]
+            left -= 1
+        ids[left] = value
+    for position in range(begin, end):
+        if position == begin or ids[position] != found[at - 1]:
             found[at] = ids[position]
             at += 1
     return at
