@@ -158,8 +158,11 @@ def _members(url: str, set_aside: Counter[str]) -> Iterator[_Member]:
                     elif suffix == "json":
                         content = tar.extractfile(member)
                         record = content.read() if content else b""
-        except (tarfile.TarError, EOFError) as error:
-            set_aside[f"{url}: damaged or cut short, the rest is lost ({type(error).__name__})"] += 1
+                file.seek(tar.offset)
+                if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # tarfile takes some cuts for the end
+                    raise EOFError
+        except (tarfile.TarError, EOFError):
+            set_aside[f"{url}: damaged or cut short, the rest is lost"] += 1
         yield from _member(name, image, record)
 
 

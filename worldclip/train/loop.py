@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 from transformers import MetaClip2Model
 
 from worldclip.config import TrainConfig
@@ -252,13 +253,19 @@ class Trainer:
 
     def finish(self) -> None:
         """Bring every row of the embedding up to date and give the model back as it came, whole on every rank."""
-        for module in self.towers.modules():
-            if isinstance(module, FSDPModule):
-                module.unshard()
         if self.embedding is not None:
             self.embedding.flush()
             self.embedding.weight.requires_grad_(True)
         self.model.logit_scale.requires_grad_(True)
+        if isinstance(self.towers, FSDPModule):
+            whole = type(self.model)(self.model.config).to(self.ranks.device)
+            state = self.model.state_dict()
+            whole.load_state_dict(
+                {name: each.full_tensor() if isinstance(each, DTensor) else each for name, each in state.items()}
+            )
+            for name, child in whole.named_children():
+                setattr(self.model, name, child)
+            self.model.logit_scale = whole.logit_scale
         self.model.eval()
 
 
