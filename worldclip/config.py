@@ -138,7 +138,11 @@ class TrainConfig:
     checkpoint_seconds: float = 30.0
     keep_checkpoints: int = 2  #: the last ones, which are kept
     keep_every_steps: int = 0  #: one of so many steps is kept for good; 0: none
-    teacher: str | None = None  #: distil: the folder of a model, or of a plan the name of a released one
+    start: str | None = None  #: model to tune, see `worldclip export`; None: random weights
+    locked_image: bool = False  #: the image tower stays as it is
+    teacher: str | None = None  #: model to distil; in a plan the name of a released one
+    distill: float = 1.0  #: weight of the distillation beside the contrastive loss
+    teacher_cache: str | None = None  #: folder: a teacher's features are computed once, of whole pictures; None: always
 
     def __post_init__(self) -> None:
         for name in (

@@ -24,11 +24,11 @@ import pyarrow.compute as pc
 from tokenizers import Tokenizer
 
 from worldclip import __version__
-from worldclip.config import CurationConfig, as_dict, config_hash
+from worldclip.config import CurationConfig, Recipe, as_dict, config_hash
 from worldclip.curate import curate, read_counts
 from worldclip.curation.lid import packaged_model
 from worldclip.engines import Engine
-from worldclip.errors import InputError, MissingData
+from worldclip.errors import ConfigError, InputError, MissingData
 from worldclip.extract import check_tables
 from worldclip.metadata import starter
 from worldclip.metadata.entries import read_manifest, read_metadata
@@ -41,14 +41,26 @@ from worldclip.report import render
 from worldclip.run import STAGES, Reporter, Run
 from worldclip.schema import as_pairs
 from worldclip.stages import candidates_of, input_hash
-from worldclip.storage import file_digest, read_json, read_table, stream_digest, write_bytes, write_json, write_table
+from worldclip.storage import (
+    digest,
+    file_digest,
+    read_json,
+    read_table,
+    stream_digest,
+    write_bytes,
+    write_json,
+    write_table,
+)
 from worldclip.tokenizer import encode, lengths, special_ids, train_tokenizer, truncated
 from worldclip.tokenizer.files import open_tokenizer
 
 if TYPE_CHECKING:
+    from transformers import MetaClip2Model
+
     from worldclip.loader.memory import MemoryImages
     from worldclip.loader.parts import Loader
     from worldclip.loader.workers import ShardLoader
+    from worldclip.train.distill import Teacher
     from worldclip.train.ranks import Ranks
 
 # torch is imported where a model is made: all stages before run without it.
@@ -156,6 +168,15 @@ def curated_shards(run: Run) -> list[Path]:
     return sorted(run.path("curate").glob("curated-*.parquet"))
 
 
+def _distinct_texts(run: Run) -> list[str]:
+    """The curated texts in the order in which `images_in_memory` numbers them."""
+    tables = [read_table(path, ["text"]) for path in curated_shards(run)]
+    texts: list[str] = (
+        pa.concat_tables(tables).column("text").combine_chunks().dictionary_encode().dictionary.to_pylist()
+    )
+    return texts
+
+
 def images_in_memory(run: Run, tokenizer: Tokenizer) -> tuple[MemoryImages, dict[str, int]]:
     """Decoded images with their candidate texts, and how many were set aside by reason."""
     from worldclip.loader.images import read_images
@@ -237,25 +258,80 @@ def train_model(run: Run, ranks: Ranks | None = None) -> None:
     ranks.barrier()
 
 
+def _first_model(recipe: Recipe, tokenizer: Tokenizer) -> MetaClip2Model:
+    """What training begins with: random weights, or a model to be tuned."""
+    from worldclip.model.sizes import build_model
+    from worldclip.model.start import lock_image_tower, started
+
+    if recipe.train.start is None:
+        model = build_model(
+            recipe.model,
+            vocab_size=tokenizer.get_vocab_size(),
+            context_length=recipe.tokenizer.context_length,
+            temperature=recipe.train.init_temperature,
+            seed=recipe.seed,
+            special=special_ids(tokenizer),
+        )
+    else:
+        model = started(
+            Path(recipe.train.start),
+            recipe.model,
+            vocab_size=tokenizer.get_vocab_size(),
+            special=special_ids(tokenizer),
+        )
+    if recipe.train.locked_image:
+        lock_image_tower(model)
+    return model
+
+
+def _teacher(run: Run, loader: Loader, tokenizer: Tokenizer, ranks: Ranks) -> Teacher | None:
+    """The model that `train.teacher` names, with its own ids of the texts that are known."""
+    from worldclip.loader.memory import MemoryImages
+    from worldclip.model.pretrained import read
+    from worldclip.train.distill import Teacher, frozen, known_features
+
+    config = run.recipe.train
+    if config.teacher is None:
+        return None
+    found = read(Path(config.teacher))
+    if found.tokenizer is None:
+        raise MissingData(f"train.teacher: {config.teacher} comes without a tokenizer. Put it beside the model.")
+    model, scale = frozen(found.model, ranks.device), float(found.model.logit_scale.exp())
+    if not isinstance(loader, MemoryImages):
+        if found.tokenizer.to_str() != tokenizer.to_str() or config.teacher_cache:
+            raise ConfigError(
+                "train.teacher: with images in shards the teacher must have the student's tokenizer, and its features "
+                f"are not kept. Set tokenizer.file={config.teacher} and no train.teacher_cache, or train from memory."
+            )
+        return Teacher(model=model, scale=scale)
+    ids = encode(found.tokenizer, _distinct_texts(run)).astype(np.int32)
+    known = None
+    if config.teacher_cache:
+        # The model as it was read, and what it looked at.
+        weights = digest(*(value.cpu().numpy().tobytes() for value in model.state_dict().values()))
+        key = digest(weights, loader.candidates.keys.tobytes(), ids.tobytes())[:16]
+        known = known_features(
+            model,
+            loader.pixels,
+            ids,
+            [Path(config.teacher_cache) / f"{key}-{what}.npy" for what in ("images", "texts")],
+            lambda done, total: run.reporter.progress("teacher", done, total),
+        )
+    return Teacher(model=model, scale=scale, ids=ids, text_of_candidate=loader.text_of_candidate, known=known)
+
+
 def _train(run: Run, ranks: Ranks) -> dict[str, Any]:
     from worldclip.model.encoder import Encoder
     from worldclip.model.golden import FILE as GOLDEN
     from worldclip.model.golden import write_golden
-    from worldclip.model.sizes import build_model, save_model
+    from worldclip.model.sizes import save_model
     from worldclip.train.loop import hardware_precision, train
 
     ranks.barrier()  # Rank 0 has emptied the stage's folder, if it had to.
     run.figures("tokenizer")
     recipe = run.recipe
     tokenizer = Tokenizer.from_file(str(run.path("tokenizer") / "tokenizer.json"))
-    model = build_model(
-        recipe.model,
-        vocab_size=tokenizer.get_vocab_size(),
-        context_length=recipe.tokenizer.context_length,
-        temperature=recipe.train.init_temperature,
-        seed=recipe.seed,
-        special=special_ids(tokenizer),
-    )
+    model = _first_model(recipe, tokenizer)
     loader: Loader
     if recipe.train.data is None:
         loader, set_aside = images_in_memory(run, tokenizer)
@@ -273,6 +349,7 @@ def _train(run: Run, ranks: Ranks) -> dict[str, Any]:
         key=key,
         checkpoints=run.path("train") / "checkpoints",
         ranks=ranks,
+        teacher=_teacher(run, loader, tokenizer, ranks),
         progress=lambda step, steps, loss: run.reporter.progress("train", step, steps, f"loss {loss:.3f}"),
     )
     if ranks.rank == 0:
@@ -328,6 +405,43 @@ def evaluate_model(run: Run) -> None:
         return found | {"examples": shown}
 
     run.stage("evaluate", work, [pictures])
+
+
+def forgotten(run: Run) -> list[dict[str, Any]]:
+    """What tuning gained and lost: top-1 of the model before and after, for each held-out set and language.
+
+    Also written to `forgotten.json` of the run.
+
+    Raises:
+        ConfigError: the run does not tune a model (`train.start`).
+        MissingData: a stage before has not run.
+    """
+    from worldclip.evaluation.packaged import evaluate, read_test
+    from worldclip.model.encoder import Encoder
+
+    start = run.recipe.train.start
+    if start is None:
+        raise ConfigError("The run begins with random weights (train.start is null): there is nothing to forget.")
+    run.figures("train"), run.figures("pairs")
+    sets, trained = read_test(run.path("pairs") / "test.parquet"), _trained_concepts(run)
+    scores = []
+    for folder in (Path(start), run.path("train")):
+        encoder = Encoder.open(folder)
+        scores.append(evaluate(sets, encoder.images, encoder.texts, trained))
+    rows = [
+        {
+            "set": name,
+            "lang": lang,
+            "before": before["top1"],
+            "after": scores[1][name]["languages"][lang]["top1"],
+            "change": scores[1][name]["languages"][lang]["top1"] - before["top1"],
+        }
+        for name, found in scores[0].items()
+        for lang, before in found["languages"].items()
+        if "top1" in before
+    ]
+    write_json(run.folder / "forgotten.json", rows)
+    return rows
 
 
 def _trained_concepts(run: Run) -> set[str]:

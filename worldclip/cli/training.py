@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from worldclip.cli.options import engine_of, engine_option, run_of, run_option, set_option, workers_option
-from worldclip.cli.terminal import TerminalReporter, told
+from worldclip.cli.terminal import TerminalReporter, show, told
 from worldclip.errors import InputError
 
 
@@ -67,4 +67,7 @@ def train(folder: Path, settings: tuple[str, ...], seen_pairs: int | None, data:
             stack.enter_context(locked(folder))
             pipeline.build_tokenizer(run_of(folder, settings, reporter, seen_pairs))
         ranks.barrier()
-        pipeline.train_model(run_of(folder, settings, reporter, seen_pairs, write=ranks.rank == 0), ranks)
+        run = run_of(folder, settings, reporter, seen_pairs, write=ranks.rank == 0)
+        pipeline.train_model(run, ranks)
+        if ranks.rank == 0 and run.recipe.train.start and run.finished("pairs"):
+            show(pipeline.forgotten(run), as_json=False)

@@ -36,6 +36,7 @@ from worldclip.loader.parts import Loaded, Loader, Part
 from worldclip.model.features import text_lengths
 from worldclip.model.sizes import IMAGE_MEAN, IMAGE_STD
 from worldclip.train.checkpoint import Checkpoints, Progress
+from worldclip.train.distill import Teacher, distillation_loss, fitted
 from worldclip.train.embedding import LazyEmbedding
 from worldclip.train.log import Log
 from worldclip.train.loss import clip_loss
@@ -62,7 +63,17 @@ def hardware_precision() -> str:
 class Trainer:
     """A model with its optimiser state, and one step of it."""
 
-    def __init__(self, model: MetaClip2Model, config: TrainConfig, ranks: Ranks, *, seed: int, steps: int) -> None:
+    def __init__(
+        self,
+        model: MetaClip2Model,
+        config: TrainConfig,
+        ranks: Ranks,
+        *,
+        seed: int,
+        steps: int,
+        teacher: Teacher | None = None,
+    ) -> None:
+        self.teacher = teacher
         self.model, self.config, self.ranks, self.seed, self.steps = model, config, ranks, seed, steps
         precision = hardware_precision() if config.precision == "auto" else config.precision
         self._half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
@@ -95,7 +106,14 @@ class Trainer:
             state |= {f"embedding.{name}": value for name, value in self.embedding.state().items()}
         return {name: value.detach() for name, value in state.items()}
 
-    def loss(self, loaded: Loaded, images: torch.Tensor, texts: torch.Tensor, valid: torch.Tensor | None) -> Any:
+    def loss(
+        self,
+        loaded: Loaded,
+        images: torch.Tensor,
+        texts: torch.Tensor,
+        valid: torch.Tensor | None,
+        taught: tuple[torch.Tensor, torch.Tensor] | None = None,
+    ) -> torch.Tensor:
         """This rank's part of the loss of a step; over all ranks the parts add up to it.
 
         Args:
@@ -103,6 +121,7 @@ class Trainer:
             images: [n, d], L2-normalised, of the whole batch and asking for gradients.
             texts: [k, n, d], likewise.
             valid: bool [n], or None: which of them are any.
+            taught: the teacher's images [n, e] and texts [k, n, e], if there is one.
         """
         length = len(images) // self.ranks.size
         positives = None
@@ -111,13 +130,12 @@ class Trainer:
             positives = torch.zeros(len(texts), len(images), len(images), dtype=torch.bool)
             positives[:, : known.shape[1], : known.shape[2]] = known
             positives = positives.to(images.device)
-        return clip_loss(
-            images,
-            texts,
-            self._scale,
-            positives,
-            own=slice(self.ranks.rank * length, (self.ranks.rank + 1) * length),
-            valid=valid,
+        own = slice(self.ranks.rank * length, (self.ranks.rank + 1) * length)
+        loss = clip_loss(images, texts, self._scale, positives, own=own, valid=valid)
+        if self.teacher is None or taught is None:
+            return loss
+        return loss + self.config.distill * distillation_loss(
+            (images, texts), taught, self.teacher.scale, own=own, valid=valid
         )
 
     def step(self, loaded: Loaded, part: Part, loss_scale: float) -> tuple[float, float]:
@@ -129,6 +147,10 @@ class Trainer:
         ranks, device = self.ranks, self.ranks.device
         ids = loaded.ids.to(device)
         pixels = self._prepared(loaded, part)
+        taught = None
+        if self.teacher is not None:
+            taught = _apart(ranks.gather(self.teacher.features(loaded, part, pixels)), len(ids))
+        pixels = fitted(pixels, self.model.config.vision_config.image_size)
         rows, local = ids.unique(return_inverse=True)  # type: ignore[no-untyped-call]
         lengths = text_lengths(self.model, ids)
         table = self.model.text_model.embeddings.token_embedding.weight
@@ -149,12 +171,10 @@ class Trainer:
             encoded = [self._encode(*piece) for piece in pieces]
         whole = ranks.gather(torch.cat([each.detach() for each in encoded])).requires_grad_()
         valid = None if loaded.valid is None else ranks.gather(loaded.valid.to(device))
-        width = self.model.config.projection_dim
         self._scale = self.model.logit_scale.detach().exp().requires_grad_()
-        texts = whole[:, width:].reshape(len(whole), -1, width).transpose(0, 1)
         with torch.enable_grad():
-            loss = self.loss(loaded, whole[:, :width], texts, valid)
-            (loss * loss_scale).backward()
+            loss = self.loss(loaded, *_apart(whole, len(ids)), valid, taught)
+            (loss * loss_scale).backward()  # type: ignore[no-untyped-call]
 
         # DDP and FSDP divide by the number of ranks what is to be added up.
         gradient = ranks.scatter_sum(_gradient(whole)) * ranks.size
@@ -267,6 +287,12 @@ class Trainer:
                 setattr(self.model, name, child)
             self.model.logit_scale = whole.logit_scale
         self.model.eval()
+
+
+def _apart(features: torch.Tensor, sets: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Features [n, (1 + k) * d] as those of images [n, d] and of texts [k, n, d]."""
+    images, *texts = features.chunk(1 + sets, dim=1)
+    return images, torch.stack(texts)
 
 
 def _gradient(leaf: torch.Tensor) -> torch.Tensor:
@@ -428,6 +454,7 @@ def train(
     key: str,
     checkpoints: Path,
     ranks: Ranks | None = None,
+    teacher: Teacher | None = None,
     validate: Validation | None = None,
     progress: Callable[[int, int, float], None] | None = None,
 ) -> Progress:
@@ -438,6 +465,7 @@ def train(
         key: names recipe and data; a checkpoint with another key is not resumed.
         checkpoints: folder, written to every `config.checkpoint_seconds`, and read if there is one.
         ranks: the processes that train together; None: this one alone.
+        teacher: whose similarities are learned too; None: the contrastive loss alone.
         validate: called every `config.validate_steps` steps on every rank; its figures are logged.
         progress: called after each step, on rank 0, with steps done, steps in all and the loss.
 
@@ -454,14 +482,14 @@ def train(
     part = Part(
         images=images_per_step,
         texts_per_image=config.texts_per_image,
-        size=model.config.vision_config.image_size,
+        size=max(model.config.vision_config.image_size, teacher.size if teacher else 0),
         crop_scale=config.crop_scale,
         seed=seed,
         rank=ranks.rank,
         ranks=ranks.size,
         pieces=config.accumulate,
     )
-    trainer = Trainer(model, config, ranks, seed=seed, steps=steps)
+    trainer = Trainer(model, config, ranks, seed=seed, steps=steps, teacher=teacher)
     log = Log(config.log if ranks.rank == 0 else "none", checkpoints.parent)
     course = _Course(trainer, loader, part, Checkpoints(checkpoints, config, ranks), key, log, validate, progress)
     try:
