@@ -54,7 +54,7 @@ def shards(
 def train(folder: Path, settings: tuple[str, ...], seen_pairs: int | None, data: Path | None) -> None:
     """Train tokenizer and model on the curated pairs; resumes by itself.
 
-    From pictures in memory; with --data, from shards. With several processes: torchrun ... -m worldclip train ...
+    From pictures in memory; with --data, from shards. With several processes: torchrun ... -m -- worldclip train ...
     """
     from worldclip import pipeline
     from worldclip.run import locked
