@@ -8,7 +8,7 @@ import json
 import os
 
 #: Each is a module beside this one with `run(*, check: bool)`, which yields one row a measurement.
-CASES = ("evaluate", "export", "match", "metadata", "curate", "memory", "loader", "train")
+CASES = ("evaluate", "export", "match", "metadata", "curate", "memory", "loader", "train", "hygiene", "leakage")
 
 
 def main() -> None:

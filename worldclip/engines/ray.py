@@ -8,7 +8,7 @@ contract is the same: the outputs, on storage that all machines share under the 
 
 Ray is never started by the way: a cluster is named, or a local one is asked for, and it is told where that listens.
 Ray listens on the machine's own address, whatever it is told, and runs what whoever holds its token sends: keep it in a
-private network, with token authentication (docs/ray.md).
+private network, with token authentication (docs/guides/ray-cluster.md).
 """
 
 from __future__ import annotations

@@ -1,257 +1,89 @@
-"""Copies of images: equal bytes, equal URLs, and near copies by 64 bits of an embedding (the paper's appendix).
+"""Which images go where several are alike: equal values (bytes, URLs), near codes, evaluation images in training.
 
-    embedding -> random projection to 64 numbers -> their signs: one uint64 an image
-    CodeIndex.build(codes)           tables of parts of the codes, opened by memory map
-    index.near(queries, radius)      all pairs of codes that differ in at most `radius` bits: exact, as brute force is
-
-The look-up is multi-index hashing (Norouzi, Punjani and Fleet, CVPR 2012): codes that differ in r bits differ in at
-most r // m bits of one of their m parts (pigeonhole), so only images that share such a part are compared.
-
-An embedding is made by whatever the caller has: this module knows only arrays.
+Of images that are alike the one with the smallest id stays, whatever their order, files or workers. An image goes as a
+copy whether or not the one that stays is removed for another reason: who opts out an image means its copies too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-
 import numba
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from worldclip.errors import ConfigError, DataError
-from worldclip.hygiene.removals import removals
-from worldclip.storage import replacing
-
-BITS = 64
-
-#: Radii above this compare nearly everything with everything.
-LARGEST_RADIUS = 16
+from worldclip.hygiene.codes import CodeIndex, distances
+from worldclip.hygiene.removals import REMOVALS
 
 
-def signs(embeddings: np.ndarray, seed: int = 0) -> np.ndarray:
-    """64 sign bits of each embedding: uint64 [n] of float [n, d].
+def exact_copies(ids: pa.StringArray, values: pa.Array, reason: str) -> pa.Table:
+    """Removals of images that share a value (content hash, URL) with one of a smaller id; null is equal to nothing."""
+    rows = pa.table({"id": ids, "value": values}).filter(pc.is_valid(values))
+    stays = rows.group_by("value", use_threads=False).aggregate([("id", "min")])
+    at = pc.index_in(rows.column("value"), stays.column("value").combine_chunks())
+    stayer = stays.column("id_min").take(at)
+    gone = pc.not_equal(rows.column("id"), stayer)
+    return _table(rows.column("id").filter(gone), reason, stayer.filter(gone))
 
-    Two embeddings at an angle of a differ in 64 a / pi bits on average (Charikar, STOC 2002). Scale does not matter.
 
-    Raises:
-        DataError: not two-dimensional, or values that are not finite.
+def near_copies(ids: pa.StringArray, codes: np.ndarray, first: np.ndarray, second: np.ndarray) -> pa.Table:
+    """Removals by codes, such that each image that goes is near one that stays, and no two that stay are near.
+
+    Images are asked in the order of their ids: each stays unless one that stays is near it. So a chain of near images
+    does not go as a whole because its ends are far apart.
+
+    Args:
+        ids, codes: [n], uint64 codes; equal codes are near.
+        first, second: uint64 [pairs], codes that are near each other, in either order.
     """
-    if embeddings.ndim != 2 or not np.isfinite(embeddings).all():
-        raise DataError(f"embeddings: needs finite numbers [images, dimension]; found shape {embeddings.shape}.")
-    directions = np.random.Generator(np.random.PCG64(seed)).standard_normal((embeddings.shape[1], BITS))
-    # In float64 another order of summing hardly ever turns a sign.
-    bits = embeddings.astype(np.float64) @ directions > 0
-    return np.packbits(bits, axis=1, bitorder="little").view(np.uint64).ravel()
+    distinct, place = np.unique(codes, return_inverse=True)
+    table = pa.table({"id": ids, "code": pa.array(place)})
+    smallest = table.group_by("code", use_threads=False).aggregate([("id", "min")]).sort_by("code").column("id_min")
+    rank = np.empty(len(distinct), np.int64)
+    rank[pc.sort_indices(smallest).to_numpy()] = np.arange(len(distinct))
+    code_of_rank = np.argsort(rank)
+    one, other = rank[np.searchsorted(distinct, first)], rank[np.searchsorted(distinct, second)]
+    low, high = np.minimum(one, other), np.maximum(one, other)
+    bits = distances(distinct[code_of_rank[low]], distinct[code_of_rank[high]])
+    order = np.lexsort((low, bits, high))  # the nearest that stays, and of those the one with the smallest id
+    stands = _stay(len(distinct), low[order], high[order])
+    winner = code_of_rank[stands[rank[place]]]
+    stayer = smallest.combine_chunks().take(pa.array(winner))
+    gone = pc.not_equal(ids, stayer)
+    apart = pa.array(distances(distinct[winner], codes)).cast(pa.string())
+    detail = pc.binary_join_element_wise(stayer, " (", apart, " bits)", "")
+    return _table(ids.filter(gone), "near copy", detail.filter(gone))
 
 
-@dataclass(frozen=True, kw_only=True)
-class CodeIndex:
-    """Codes to look up in. `order` holds, for each part, the images sorted by it; `starts` where a value begins."""
+def leaks(
+    ids: pa.StringArray, codes: np.ndarray, evaluation: CodeIndex, names: pa.StringArray, radius: int
+) -> pa.Table:
+    """Removals of images within `radius` bits of an evaluation image; `detail` names the nearest of them.
 
-    codes: np.ndarray  #: uint64 [n]
-    edges: np.ndarray  #: int64 [m + 1], the bits where the parts begin
-    order: np.ndarray  #: uint32 [m, n]
-    starts: np.ndarray  #: uint32 [m, 2 ** width + 1]
-
-    @staticmethod
-    def build(codes: np.ndarray) -> CodeIndex:
-        """Index uint64 [n] codes, n below 2**32: 8 n bytes of codes and 12 n to 16 n of tables.
-
-        Raises:
-            DataError: they are not uint64 [n].
-        """
-        if codes.dtype != np.uint64 or codes.ndim != 1 or len(codes) >= 2**32:
-            raise DataError(f"codes: needs uint64 [n], n below 2**32; found {codes.dtype} {list(codes.shape)}.")
-        parts = 4 if len(codes) < 2**20 else 3  # a part as long as log2(n) leaves about one image a value
-        edges = np.linspace(0, BITS, parts + 1).round().astype(np.int64)
-        width = int(np.diff(edges).max())
-        order = np.empty((parts, len(codes)), np.uint32)
-        starts = np.empty((parts, 2**width + 1), np.uint32)
-        for part in range(parts):
-            values = _part(codes, edges, part)
-            order[part] = np.argsort(values, kind="stable")
-            counted = np.bincount(values.astype(np.int64), minlength=2**width)
-            starts[part] = np.concatenate([[0], np.cumsum(counted)])
-        return CodeIndex(codes=codes, edges=edges, order=order, starts=starts)
-
-    def save(self, folder: Path) -> None:
-        """Write four .npy files."""
-        for name in ("codes", "edges", "order", "starts"):
-            with replacing(folder / f"{name}.npy") as temporary, open(temporary, "wb") as file:
-                np.save(file, getattr(self, name))
-
-    @staticmethod
-    def open(folder: Path) -> CodeIndex:
-        """Open what `save` wrote, by memory map: the processes of a machine share it.
-
-        Raises:
-            DataError: a file is missing or damaged.
-        """
-        try:
-            arrays = {
-                name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-                for name in ("codes", "edges", "order", "starts")
-            }
-        except (OSError, ValueError, EOFError) as error:
-            raise DataError(f"{folder}: is no index of codes ({error}). Remove it and run the same command.") from None
-        return CodeIndex(**arrays)
-
-    def near(self, queries: np.ndarray, radius: int) -> tuple[np.ndarray, np.ndarray]:
-        """All pairs of a query and an indexed code that differ in at most `radius` bits.
-
-        Args:
-            queries: uint64 [q].
-
-        Returns:
-            int64 [pairs] of queries, ascending, and int64 [pairs] of indexed images, ascending for each query.
-
-        Raises:
-            ConfigError: a radius that is not allowed.
-        """
-        _check_radius(radius)
-        queries = np.ascontiguousarray(queries, np.uint64)
-        masks = [_flips(int(width), radius // (len(self.edges) - 1)) for width in np.diff(self.edges)]
-        first = np.concatenate([[0], np.cumsum([len(each) for each in masks])])
-        flips = np.concatenate(masks)
-        tables = self.codes, self.edges, self.order, self.starts, flips, first
-        counted = np.zeros(len(queries), np.int64)
-        nowhere = np.zeros(0, np.int64)
-        _look_up(queries, radius, *tables, counted, nowhere, False)
-        ends = np.cumsum(counted)
-        found = np.empty(int(ends[-1]) if len(ends) else 0, np.int64)
-        _look_up(queries, radius, *tables, ends - counted, found, True)
-        rows = np.repeat(np.arange(len(queries)), counted)
-        order = np.lexsort((found, rows))
-        return rows, found[order]
-
-
-def _check_radius(radius: int) -> None:
-    if not 0 <= radius <= LARGEST_RADIUS:
-        raise ConfigError(f"radius: found {radius}; allowed are 0 (equal codes) to {LARGEST_RADIUS} bits of {BITS}.")
-
-
-def _part(codes: np.ndarray, edges: np.ndarray, part: int) -> np.ndarray:
-    width = np.uint64(edges[part + 1] - edges[part])
-    found: np.ndarray = (codes >> np.uint64(edges[part])) & ((np.uint64(1) << width) - np.uint64(1))
-    return found
-
-
-def _flips(width: int, most: int) -> np.ndarray:
-    """All masks of `width` bits with at most `most` set, uint64."""
-    found = [np.zeros(1, np.uint64)]
-    for _ in range(most):
-        bits = np.uint64(1) << np.arange(width, dtype=np.uint64)
-        found.append(np.unique((found[-1][:, None] ^ bits[None, :]).ravel()))
-    return np.unique(np.concatenate(found))
-
-
-@numba.njit(nogil=True, cache=False)
-def _distance(one, other):  # type: ignore[no-untyped-def]
-    # Bits set of a 64-bit word, by halves (Warren, Hacker's Delight, 5-1); compilers make one instruction of it.
-    word = one ^ other
-    word -= (word >> np.uint64(1)) & np.uint64(0x5555555555555555)
-    word = (word & np.uint64(0x3333333333333333)) + ((word >> np.uint64(2)) & np.uint64(0x3333333333333333))
-    word = (word + (word >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
-    return np.int64((word * np.uint64(0x0101010101010101)) >> np.uint64(56))
-
-
-@numba.njit(nogil=True, cache=False)
-def _look_up(queries, radius, codes, edges, order, starts, flips, first, place, found, write):  # type: ignore[no-untyped-def]
-    """Count (`place` += 1 a pair) or write (`found[place]`, `place` += 1) the pairs of each query."""
-    parts = len(edges) - 1
-    most = radius // parts
-    for query in range(len(queries)):
-        code = queries[query]
-        for part in range(parts):
-            mask = (np.uint64(1) << np.uint64(edges[part + 1] - edges[part])) - np.uint64(1)
-            value = (code >> np.uint64(edges[part])) & mask
-            for flip in range(first[part], first[part + 1]):
-                near = np.int64(value ^ flips[flip])
-                for at in range(starts[part, near], starts[part, near + 1]):
-                    image = order[part, at]
-                    if _distance(code, codes[image]) > radius:
-                        continue
-                    # A pair that an earlier part has told of is not told again.
-                    told = False
-                    for earlier in range(part):
-                        width = np.uint64(edges[earlier + 1] - edges[earlier])
-                        low = (np.uint64(1) << width) - np.uint64(1)
-                        shift = np.uint64(edges[earlier])
-                        if _distance((code >> shift) & low, (codes[image] >> shift) & low) <= most:
-                            told = True
-                            break
-                    if not told:
-                        if write:
-                            found[place[query]] = image
-                        place[query] += 1
-
-
-@numba.njit(nogil=True, cache=False)
-def _join(first, second, parent):  # type: ignore[no-untyped-def]
-    """Union-find; the root of a group is its smallest member."""
-    for pair in range(len(first)):
-        one, other = first[pair], second[pair]
-        while parent[one] != one:
-            parent[one] = parent[parent[one]]
-            one = parent[one]
-        while parent[other] != other:
-            parent[other] = parent[parent[other]]
-            other = parent[other]
-        if one < other:
-            parent[other] = one
-        else:
-            parent[one] = other
-    for each in range(len(parent)):
-        parent[each] = parent[parent[each]]
-
-
-def groups(count: int, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """The smallest member of each image's group, int64 [count]: pairs lead from any image of a group to any other."""
-    parent = np.arange(count)
-    _join(first.astype(np.int64), second.astype(np.int64), parent)
-    return parent
-
-
-def exact_copies(ids: Sequence[str], values: Sequence[str | None], reason: str) -> pa.Table:
-    """Removals of images whose value (content hash, URL) an image with a smaller id has; null is equal to nothing."""
-    stays: dict[str, str] = {}
-    for image, value in zip(ids, values, strict=True):
-        if value is not None:
-            stays[value] = min(image, stays.get(value, image))
-    return removals(
-        (image, reason, stays[value])
-        for image, value in zip(ids, values, strict=True)
-        if value is not None and stays[value] != image
-    )
-
-
-def near_copies(ids: Sequence[str], codes: np.ndarray, first: np.ndarray, second: np.ndarray) -> pa.Table:
-    """Removals of all but the smallest id of each group of near images; `first`, `second` are pairs of places.
-
-    A chain of near images is one group, however far its ends lie apart.
+    Args:
+        ids, codes: [n] images, uint64 codes.
+        names: of the images in `evaluation`.
     """
-    order = np.argsort(np.array(ids, object), kind="stable")
-    rank = np.empty(len(ids), np.int64)
-    rank[order] = np.arange(len(ids))
-    parent = groups(len(ids), rank[first], rank[second])
-    return removals(
-        (ids[order[each]], "near copy", f"{ids[order[root]]} ({_bits(codes[order[each]], codes[order[root]])} bits)")
-        for each, root in enumerate(parent.tolist())
-        if each != root
-    )
-
-
-def leaks(ids: Sequence[str], codes: np.ndarray, evaluation: CodeIndex, names: Sequence[str], radius: int) -> pa.Table:
-    """Removals of images within `radius` bits of an evaluation image; `detail` names the nearest of them."""
     rows, found = evaluation.near(codes, radius)
-    nearest: dict[int, tuple[int, str]] = {}
-    for row, other in zip(rows.tolist(), found.tolist(), strict=True):
-        told = _bits(codes[row], evaluation.codes[other]), names[other]
-        nearest[row] = min(told, nearest.get(row, told))
-    return removals((ids[row], "evaluation image", f"{name} ({bits} bits)") for row, (bits, name) in nearest.items())
+    bits = distances(codes[rows], np.asarray(evaluation.codes)[found])
+    table = pa.table({"row": rows, "bits": bits, "name": names.take(pa.array(found))})
+    table = table.sort_by([("row", "ascending"), ("bits", "ascending"), ("name", "ascending")])
+    _, nearest = np.unique(table.column("row").to_numpy(), return_index=True)
+    table = table.take(pa.array(nearest))
+    detail = pc.binary_join_element_wise(
+        table.column("name"), " (", table.column("bits").cast(pa.string()), " bits)", ""
+    )
+    return _table(ids.take(table.column("row").combine_chunks()), "evaluation image", detail)
 
 
-def _bits(one: np.uint64, other: np.uint64) -> int:
-    return int(one ^ other).bit_count()
+def _table(ids: pa.Array, reason: str, detail: pa.Array) -> pa.Table:
+    return pa.table([ids, pa.repeat(pa.scalar(reason, pa.string()), len(ids)), detail], schema=REMOVALS)
+
+
+@numba.njit(nogil=True, cache=True)
+def _stay(count, low, high):  # type: ignore[no-untyped-def]
+    """Which stands for each: itself, or the one that stays and is near it; pairs are sorted by `high`, low < high."""
+    stands = np.arange(count)
+    for pair in range(len(low)):
+        if stands[high[pair]] == high[pair] and stands[low[pair]] == low[pair]:
+            stands[high[pair]] = low[pair]
+    return stands

@@ -60,10 +60,10 @@ class OptOut:
                 continue
             if found := _HASH.fullmatch(entry.lower()):
                 hashes.add(found[1])
-            elif "://" in entry and (url := _url(entry)):
-                urls.add(url)
-            elif "/" not in entry and "." in entry and (host := _host(f"http://{entry.removeprefix('*.')}")):
-                domains.add(host)
+            elif "://" in entry and (parsed := _parsed(entry)):
+                urls.add(parsed[0])
+            elif "/" not in entry and "." in entry and (parsed := _parsed(f"http://{entry.removeprefix('*.')}")):
+                domains.add(parsed[1])
             else:
                 raise DataError(
                     f"{where}: line {number} is {entry!r}; allowed are an http(s) URL, a domain, or a SHA-256 of 64 "
@@ -83,15 +83,14 @@ class OptOut:
         for image, url, sha256 in zip(ids, urls, hashed, strict=True):
             if sha256 is not None and sha256.lower() in self.hashes:
                 yield image, "opted out by content hash", sha256.lower()
-            if url is None:
+            if url is None or not (self.urls or self.domains) or not (parsed := _parsed(url)):
                 continue
-            if self.urls and (same := _url(url)) in self.urls:
-                yield image, "opted out by URL", same or ""
-            if self.domains and (domain := self._domain(url)):
+            if parsed[0] in self.urls:
+                yield image, "opted out by URL", parsed[0]
+            if domain := self._domain(parsed[1]):
                 yield image, "opted out by domain", domain
 
-    def _domain(self, url: str) -> str | None:
-        host = _host(url)
+    def _domain(self, host: str) -> str | None:
         while host:
             if host in self.domains:
                 return host
@@ -111,15 +110,11 @@ def signalled(table: pa.Table, columns: Sequence[str] = SIGNALS) -> pa.Table:
     )
 
 
-def _url(url: str) -> str | None:
+def _parsed(url: str) -> tuple[str, str] | None:
+    """An http(s) URL by the WHATWG standard without its fragment, and its host; None if it is none."""
     try:
-        return str(ada_url.URL(url).href).partition("#")[0]
+        parsed = ada_url.URL(url)
     except ValueError:
         return None
-
-
-def _host(url: str) -> str | None:
-    try:
-        return str(ada_url.URL(url).hostname).rstrip(".") or None
-    except ValueError:
-        return None
+    host = str(parsed.hostname).rstrip(".")
+    return (str(parsed.href).partition("#")[0], host) if parsed.protocol in ("http:", "https:") and host else None

@@ -76,9 +76,7 @@ class Encoder:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 (hex) over the names and bytes of the folder's files that decide its embeddings, and the changes."""
-        files = sorted({path.name: path for pattern in _MODEL_FILES for path in self.folder.glob(pattern)}.items())
-        changed = () if self.changes == Changes() else (repr(self.changes),)
-        return storage.digest(*(part for name, path in files for part in (name, storage.file_digest(path))), *changed)
+        return fingerprint_of(self.folder, *(() if self.changes == Changes() else (repr(self.changes),)))
 
     def images(self, pictures: Iterable[Image.Image], batch_size: int = 64) -> Floats:
         """Embed pictures of any mode and size: float32 [n, dimension], rows of length 1.
@@ -124,6 +122,12 @@ class Encoder:
     def truncated(self, texts: Sequence[str]) -> NDArray[np.bool_]:
         """Which of the texts are longer than the model reads: bool [n]."""
         return np.array([length > self.towers.context for length in self.towers.lengths(texts)], bool)
+
+
+def fingerprint_of(folder: Path, *more: str) -> str:
+    """SHA-256 (hex) over the names and bytes of a model folder's files that decide its embeddings, and of `more`."""
+    files = sorted({path.name: path for pattern in _MODEL_FILES for path in folder.glob(pattern)}.items())
+    return storage.digest(*(part for name, path in files for part in (name, storage.file_digest(path))), *more)
 
 
 def _normalised(features: torch.Tensor) -> Floats:

@@ -139,7 +139,7 @@ def _transformers_towers(folder: Path, changes: Changes) -> Towers:
         config.text_config.hidden_act = config.vision_config.hidden_act = changes.activation
     if changes.end is not None:
         config.text_config.eos_token_id = changes.end
-    model, missing = _load(folder, config)
+    model, missing = load_model(folder, config)
     if missing:
         raise DataError(
             f"{folder}: its weights lack {len(missing)} of the model's tensors ({', '.join(missing[:3])}, ...). "
@@ -185,7 +185,7 @@ def _dimension(config: Any) -> int:
     return int(getattr(config, "projection_dim", None) or config.text_config.projection_size)
 
 
-def _load(folder: Path, config: Any) -> tuple[Any, list[str]]:
+def load_model(folder: Path, config: Any) -> tuple[Any, list[str]]:
     """The model, ready to run, and the names of the tensors that its weights lack."""
     shown = transformers_logging.is_progress_bar_enabled()
     level = transformers_logging.get_verbosity()
@@ -200,6 +200,15 @@ def _load(folder: Path, config: Any) -> tuple[Any, list[str]]:
         if shown:
             transformers_logging.enable_progress_bar()
     return model.eval(), sorted(info["missing_keys"])
+
+
+def load_part(folder: Path, kind: Any) -> Any:
+    """What one of transformers' Auto classes makes of a folder; nothing is downloaded.
+
+    Raises:
+        DataError: it cannot be loaded.
+    """
+    return _part(folder, kind)
 
 
 def _part(folder: Path, kind: Any, **options: Any) -> Any:
