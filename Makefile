@@ -9,10 +9,10 @@ quickstart: $(VENV)/.installed fetch  ## train a worldwide CLIP from scratch on 
 	$(BIN)/worldclip quickstart
 
 test: $(VENV)/.installed-dev fetch  ## the test suite, offline after the installs
-	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+	$(BIN)/python -m pytest -n auto --dist loadscope
 
-test-all: $(VENV)/.installed-dev fetch  ## also the slow tests
-	$(BIN)/python -m pytest -m ''
+test-all: $(VENV)/.installed-dev fetch  ## also the slow tests, and what of the package all of them reach
+	$(BIN)/python -m pytest -m '' --cov --cov-report=term:skip-covered
 
 lint: $(VENV)/.installed-dev  ## style, types, floors of the house
 	$(BIN)/ruff check .

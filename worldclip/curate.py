@@ -133,7 +133,7 @@ def curate(
         "lid": file_digest(Path(config.lid) if config.lid else packaged_model()),
         "config": as_dict(config),
         "seed": seed,
-        "pairs": {shard.source: input_hash(shard.matches) for shard in shards},
+        "pairs": [[Path(shard.source).name, input_hash(shard.matches)] for shard in shards],
     })  # fmt: skip
     write_json(folder / "summary.json", summary)
     if run.failures:

@@ -127,7 +127,7 @@ def test_through_a_format_and_back(
         assert special_ids(found.tokenizer) == OURS
         assert found.tokenizer.encode("a </s> dog").ids == tokenizer.encode("a </s> dog").ids
     told = differences(source, tmp_path, kind)
-    assert told["read back"] == 0
+    assert told["read back"] < 1e-5  # the weights are equal; where they lie in memory moves the last bits of a product
     assert told["CLIP's layout"] < 1e-5 < 0.1 < told["largest logit"]
 
 

@@ -194,5 +194,5 @@ def known_features(
                 report(done, total)
             with replacing(file) as temporary, temporary.open("wb") as opened:
                 np.save(opened, np.concatenate(rows))
-    images, texts = (np.load(file, mmap_mode="r") for file in files)
+    images, texts = (np.load(file, mmap_mode="r", allow_pickle=False) for file in files)
     return images, texts
