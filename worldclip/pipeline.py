@@ -327,7 +327,8 @@ def _train(run: Run, ranks: Ranks) -> dict[str, Any]:
     from worldclip.model.golden import FILE as GOLDEN
     from worldclip.model.golden import write_golden
     from worldclip.model.sizes import save_model
-    from worldclip.train.loop import hardware_precision, train
+    from worldclip.train.loop import train
+    from worldclip.train.optim import hardware_precision
 
     ranks.barrier()  # Rank 0 has emptied the stage's folder, if it had to.
     run.figures("tokenizer")

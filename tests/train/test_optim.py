@@ -9,7 +9,7 @@ import torch
 
 from worldclip.config import ModelConfig, TowerConfig, TrainConfig
 from worldclip.model.sizes import build_model
-from worldclip.train.optim import MAX_LOGIT_SCALE, build_optimizers, learning_rate
+from worldclip.train.optim import MAX_LOGIT_SCALE, Muon, build_optimizers, learning_rate
 
 CONFIG = TrainConfig(
     seen_pairs=1, batch_size=1, lr=0.01, warmup_steps=10, weight_decay=0.2, beta1=0.8, beta2=0.9, eps=1e-5
@@ -44,6 +44,25 @@ def test_a_step_without_gradient_shrinks_matrices_alone() -> None:
     optimizer.step()
     torch.testing.assert_close(model.weight, before[0] * (1 - 0.01 * 0.2))
     assert torch.equal(model.bias, before[1])
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 2e-3), (torch.float32, 2e-2)])
+def test_muon_steps_as_that_of_torch(dtype: torch.dtype, tolerance: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    start = [torch.randn(shape, generator=generator) for shape in ((12, 12), (24, 12), (12, 24), (24, 12))]
+    ours, torchs = ([torch.nn.Parameter(each.clone()) for each in start] for _ in range(2))
+    optimizers = (
+        Muon(ours, lr=0.1, weight_decay=0.3, dtype=dtype),
+        torch.optim.Muon(torchs, lr=0.1, weight_decay=0.3, momentum=0.95, adjust_lr_fn="match_rms_adamw"),
+    )
+    for _ in range(3):
+        for mine, other in zip(ours, torchs, strict=True):
+            mine.grad = torch.randn(mine.shape, generator=generator)
+            other.grad = mine.grad.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    for mine, other, before in zip(ours, torchs, start, strict=True):
+        assert (mine - other).abs().max() < tolerance < 0.1 < (mine - before).abs().max()
 
 
 def test_the_learning_rate_rises_in_a_line_and_falls_in_a_half_cosine() -> None:

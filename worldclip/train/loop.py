@@ -40,7 +40,7 @@ from worldclip.train.distill import Teacher, distillation_loss, fitted
 from worldclip.train.embedding import LazyEmbedding
 from worldclip.train.log import Log
 from worldclip.train.loss import clip_loss
-from worldclip.train.optim import MAX_LOGIT_SCALE, build_optimizers, gradient_norm, learning_rate
+from worldclip.train.optim import MAX_LOGIT_SCALE, build_optimizers, gradient_norm, hardware_precision, learning_rate
 from worldclip.train.ranks import Ranks
 from worldclip.train.towers import syncing, wrap
 
@@ -51,13 +51,6 @@ MIN_JUDGED = 1000  #: images that must have been asked for before the share of u
 
 #: Given what encodes pixels and ids, the figures of a validation.
 Validation = Callable[[Callable[[torch.Tensor, torch.Tensor], torch.Tensor]], dict[str, float]]
-
-
-def hardware_precision() -> str:
-    """bf16 where the processor multiplies it in hardware tiles, else fp32."""
-    if torch.cuda.is_available():
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
-    return "bf16" if torch.cpu.get_capabilities().get("amx_bf16") else "fp32"
 
 
 class Trainer:
