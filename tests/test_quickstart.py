@@ -137,6 +137,27 @@ def test_the_english_model_is_added_later(road: Path, small_cache: Cache, tmp_pa
     assert "english" not in {path.name for path in (folder / "english").iterdir() if path.name in ("metadata", "pairs")}
 
 
+def test_training_from_shards_is_validated_on_held_out_pairs(
+    road: Path, here: Callable[..., Result], tmp_path: Path
+) -> None:
+    folder = copied(road, tmp_path / "run")
+    for arguments in (
+        ["shards"],
+        ["train", "--data", folder / "shards", "--set", f"train.validation={folder / 'shards'}",
+         "--set", "train.validate_steps=16", "--set", "train.validate_images=64"],
+    ):  # fmt: skip
+        done = here(*arguments, "--run", folder)
+        assert done.exit_code == 0, done.output
+    figures = read_json(folder / "stages" / "train.json")["figures"]
+    assert [row["step"] for row in figures["validation"]] == [16, 32]
+    for row in figures["validation"]:
+        assert 0 <= row["image to text R@1"] <= 1 >= row["text to image R@1"] >= 0
+    assert figures["loss"][0][1] > figures["loss"][-1][1], "it learns"
+    alone = here("train", "--run", tmp_path / "run", "--set", "train.validation=null")
+    assert alone.exit_code == 2
+    assert "go together" in alone.output
+
+
 def test_the_model_loads_in_transformers(road: Path) -> None:
     from transformers import AutoModel, AutoProcessor, pipeline
 

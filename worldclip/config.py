@@ -133,7 +133,9 @@ class TrainConfig:
     stall_seconds: float = 60.0  #: after so long without a sample, the rank, worker and shard are named
     max_set_aside: float = 0.01  #: share of images that cannot be read at which a run ends
     max_bad_steps: int = 10  #: steps in a row without a finite loss after which a run goes back to its checkpoint
+    validation: str | None = None  #: held-out pairs, as `worldclip shards` wrote them
     validate_steps: int = 0  #: steps between validations; 0: none
+    validate_images: int = 1_000  #: of the held-out pairs that are drawn for them
     log: Literal["none", "tensorboard", "wandb"] = "none"
     checkpoint_seconds: float = 30.0
     keep_checkpoints: int = 2  #: the last ones, which are kept
@@ -151,6 +153,8 @@ class TrainConfig:
         ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"train.{name}: is {getattr(self, name)}; needs 1 or more.")
+        if (self.validation is None) != (self.validate_steps == 0):
+            raise ConfigError("train.validation and train.validate_steps go together: give both, or neither.")
         if self.optimizer == "muon" and self.parallel == "fsdp":
             raise ConfigError("train.optimizer=muon needs whole matrices: set train.parallel=ddp, or optimizer=adamw.")
 
@@ -164,7 +168,8 @@ class TrainConfig:
 _INDIFFERENT = frozenset(
     {
         *("accumulate", "parallel", "gradient_checkpointing", "compile", "workers", "stall_seconds", "max_set_aside"),
-        *("validate_steps", "log", "checkpoint_seconds", "keep_checkpoints", "keep_every_steps"),
+        *("validation", "validate_steps", "validate_images", "log"),
+        *("checkpoint_seconds", "keep_checkpoints", "keep_every_steps"),
     }
 )
 

@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from worldclip.loader.parts import Loader
     from worldclip.loader.workers import ShardLoader
     from worldclip.train.distill import Teacher
+    from worldclip.train.loop import Validation
     from worldclip.train.ranks import Ranks
 
 # torch is imported where a model is made: all stages before run without it.
@@ -214,14 +215,14 @@ def images_in_memory(run: Run, tokenizer: Tokenizer) -> tuple[MemoryImages, dict
     }
 
 
-def images_in_shards(run: Run, tokenizer: Tokenizer) -> ShardLoader:
+def images_in_shards(run: Run, tokenizer: Tokenizer, folder: str) -> ShardLoader:
     """Images that stay in their tars, with their candidate texts, as `worldclip shards` indexed them."""
     from worldclip.loader.shards import ShardSet
     from worldclip.loader.workers import ShardLoader
 
     config = run.recipe.train
     return ShardLoader(
-        shards=ShardSet(folder=Path(config.data or ""), window_images=config.window_images),
+        shards=ShardSet(folder=Path(folder), window_images=config.window_images),
         tokenizer=tokenizer.to_str(),
         text_tokens=config.text_tokens,
         workers=config.workers,
@@ -340,7 +341,7 @@ def _train(run: Run, ranks: Ranks) -> dict[str, Any]:
         loader, set_aside = images_in_memory(run, tokenizer)
         share, images, key = run.figures("curate")["english_share"], len(loader.pixels), run.key("train")
     else:
-        loader = images_in_shards(run, tokenizer)
+        loader = images_in_shards(run, tokenizer, recipe.train.data)
         share, images = loader.shards.about["english_share"], loader.shards.images
         set_aside, key = dict(loader.shards.about["set_aside"]), config_hash(run.key("train"), loader.shards.digest)
     config = scaled(recipe, share).train
@@ -353,6 +354,7 @@ def _train(run: Run, ranks: Ranks) -> dict[str, Any]:
         checkpoints=run.path("train") / "checkpoints",
         ranks=ranks,
         teacher=_teacher(run, loader, tokenizer, ranks),
+        validate=_validation(run, tokenizer, ranks),
         progress=lambda step, steps, loss: run.reporter.progress("train", step, steps, f"loss {loss:.3f}"),
     )
     if ranks.rank == 0:
@@ -374,7 +376,18 @@ def _train(run: Run, ranks: Ranks) -> dict[str, Any]:
         "set_aside": set_aside | done.set_aside,
         "bad_steps": done.bad_steps,
         "processes": ranks.size,
-    }
+    } | ({"validation": done.validation} if done.validation else {})
+
+
+def _validation(run: Run, tokenizer: Tokenizer, ranks: Ranks) -> Validation | None:
+    """What the loop asks of held-out pairs now and then."""
+    from worldclip.train.validate import retrieval
+
+    config = run.recipe.train
+    if config.validation is None:
+        return None
+    held_out = images_in_shards(run, tokenizer, config.validation)
+    return retrieval(held_out, images=config.validate_images, size=run.recipe.model.image_size, ranks=ranks)
 
 
 def english_run(run: Run) -> Run:
