@@ -96,16 +96,15 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: None = None) -> None:  # type: ignore[override]  # noqa: ARG002
         """One step along the orthogonalised momentum, with decoupled weight decay."""
         for group in self.param_groups:
-            by_shape: dict[torch.Size, list[torch.nn.Parameter]] = {}
+            by_shape: dict[torch.Size, list[tuple[torch.Tensor, torch.Tensor]]] = {}
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    by_shape.setdefault(parameter.shape, []).append(parameter)
-            for shape, parameters in by_shape.items():
-                updates = []
-                for parameter in parameters:
                     momentum = self.state[parameter]["momentum_buffer"].lerp_(parameter.grad, 1 - self.MOMENTUM)
-                    updates.append(parameter.grad.lerp(momentum, self.MOMENTUM))
-                steps = self._orthogonalised(torch.stack(updates))
+                    update = parameter.grad.lerp(momentum, self.MOMENTUM)
+                    by_shape.setdefault(parameter.shape, []).append((parameter, update))
+            for shape, found in by_shape.items():
+                parameters = [parameter for parameter, _ in found]
+                steps = self._orthogonalised(torch.stack([update for _, update in found]))
                 torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
                 # 0.2 is the size of AdamW's steps: one learning rate serves both.
                 torch._foreach_add_(parameters, list(steps.unbind()), alpha=-0.2 * max(shape) ** 0.5 * group["lr"])
