@@ -161,7 +161,7 @@ def test_what_is_counted_is_not_counted_again(tmp_path: Path) -> None:
     for at, word in enumerate(("mbwa", "paka")):
         (tmp_path / f"in/swwiki-1-pages-articles{at}.xml").write_bytes(xml([("A", f"{word} mmoja {word}")]))
     first = build_lists(tmp_path / "in", tmp_path / "out", engine=HERE, selection=ALL)
-    counted = {path: path.stat().st_mtime_ns for path in tmp_path.glob("out/work/sources/*/done.json")}
+    counted = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "work").glob("sources/*/done.json")}
     assert len(counted) == 2
     build_lists(tmp_path / "in", tmp_path / "out", engine=HERE)  # 10 % of the words
     assert len(entries(tmp_path / "out", "sw")) < 3

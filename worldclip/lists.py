@@ -1,7 +1,7 @@
 """Lists from dumps, on an engine: count each file, merge a language's counts, write its list.
 
-    <folder>/work/sources/*/      counts of one file, kept for the next build: only new files are counted
-    <folder>/work/lists/*.json    facts of one list, and of what all were made
+    <folder>/work  sources/*/      counts of one file, kept for the next build: only new files are counted
+                   lists/*.json    facts of one list, and of what all were made
     <folder>/<list>.parquet       the lists                      <folder>/manifest.json   written last
 
 Each file and each list is one task, done once; after kill -9 the same command goes on. The tasks' own order and number
