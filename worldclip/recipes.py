@@ -35,7 +35,7 @@ def quickstart() -> Recipe:
         curation=CurationConfig(draw="by_kind"),
         tokenizer=TokenizerConfig(vocab_size=40_000),
         model=ModelConfig(
-            vision=TowerConfig(layers=3, width=192, heads=3, mlp_ratio=2.0),
+            vision=TowerConfig(layers=3, width=128, heads=2, mlp_ratio=2.0),
             text=TowerConfig(layers=1, width=128, heads=2, mlp_ratio=2.0),
             embedding=128,
             image_size=32,

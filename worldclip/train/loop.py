@@ -45,6 +45,7 @@ from worldclip.train.ranks import Ranks
 from worldclip.train.towers import syncing, wrap
 
 LOSS_POINTS = 100  #: points of a run's loss curve
+FEW_TOKENS = 64  #: up to which plain attention is faster on a CPU than the fused one
 ROLLBACKS = 3  #: times that a run goes back to its checkpoint before it gives up
 FIRST_LOSS_SCALE, GROWTH_STEPS = 65536.0, 2000  #: of fp16: halved on overflow, doubled after so many good steps
 MIN_JUDGED = 1000  #: images that must have been asked for before the share of unreadable ones is judged
@@ -71,8 +72,14 @@ class Trainer:
         precision = hardware_precision() if config.precision == "auto" else config.precision
         self._half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
         self.first_loss_scale = FIRST_LOSS_SCALE if precision == "fp16" else 1.0
-        # In bf16 on a CPU the fused attention's backward pass takes 60 % of a step of a small model.
-        model.set_attn_implementation("eager" if self._half and ranks.device.type == "cpu" else "sdpa")
+        # On a CPU the fused attention is slower with few tokens, and in bf16 with any.
+        slow_fused = {
+            "vision_config": self._half is not None or model.vision_model.embeddings.num_positions <= FEW_TOKENS,
+            "text_config": self._half is not None or config.text_tokens <= FEW_TOKENS,
+        }
+        model.set_attn_implementation(
+            {part: "eager" if slow and ranks.device.type == "cpu" else "sdpa" for part, slow in slow_fused.items()}
+        )
         model.to(ranks.device).train()
         embedding = model.text_model.embeddings.token_embedding.weight
         self.embedding: LazyEmbedding | None = None

@@ -49,7 +49,8 @@ def wrap(model: MetaClip2Model, config: TrainConfig, ranks: Ranks) -> torch.nn.M
     which the loop exchanges by itself.
     """
     towers = Towers(model)
-    layers = [*model.vision_model.encoder.layers, *model.text_model.encoder.layers]
+    # The last block of a tower is never called as a whole (`last_block`): it goes with what is around the blocks.
+    layers = [*model.vision_model.encoder.layers[:-1], *model.text_model.encoder.layers[:-1]]
     if config.gradient_checkpointing:
         # Newer versions of transformers call it by its other name.
         enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
