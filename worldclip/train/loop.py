@@ -73,12 +73,13 @@ class Trainer:
         self._half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
         self.first_loss_scale = FIRST_LOSS_SCALE if precision == "fp16" else 1.0
         # On a CPU the fused attention is slower with few tokens, and in bf16 with any.
-        slow_fused = {
-            "vision_config": self._half is not None or model.vision_model.embeddings.num_positions <= FEW_TOKENS,
-            "text_config": self._half is not None or config.text_tokens <= FEW_TOKENS,
+        tokens = {
+            "vision_config": model.vision_model.embeddings.num_positions,
+            "text_config": config.text_tokens,
         }
+        plain = {part for part, count in tokens.items() if self._half or count <= FEW_TOKENS}
         model.set_attn_implementation(
-            {part: "eager" if slow and ranks.device.type == "cpu" else "sdpa" for part, slow in slow_fused.items()}
+            {part: "eager" if part in plain and ranks.device.type == "cpu" else "sdpa" for part in tokens}
         )
         model.to(ranks.device).train()
         embedding = model.text_model.embeddings.token_embedding.weight
