@@ -126,6 +126,8 @@ def descendants(pid: int) -> set[int]:
 
 
 if __name__ == "__main__":  # the driver that the test kills
+    # A shell's background jobs ignore SIGINT, and whoever they start does too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     where, workers, pause = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
 
     def tell(done: int, all_tasks: int) -> None:

@@ -92,6 +92,9 @@ def test_one_process(variant: str, reference: tuple[dict[str, torch.Tensor], lis
 
 
 @pytest.mark.slow
+# What torch's compiler does itself.
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
 def test_compiled(reference: tuple[dict[str, torch.Tensor], list[float]], tmp_path: Path) -> None:
     model = worlds.model()
     done = train(model, worlds.data(), replace(CONFIG, compile=True), seed=0, key="k", checkpoints=tmp_path)
