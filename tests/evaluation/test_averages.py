@@ -9,8 +9,8 @@ import pytest
 
 from worldclip.evaluation.averages import NOT_IN_DC37, alarms, mean, summaries
 from worldclip.evaluation.paper import COLUMNS, columns_of, scores, scores_of
-from worldclip.evaluation.records import Record
-from worldclip.evaluation.suites import datacomp, slip
+from worldclip.evaluation.records import Record, mean_over
+from worldclip.evaluation.suites import babel, datacomp, slip, translated, xm3600
 
 BASELINES = Path(__file__).parent / "published" / "datacomp_baselines.tsv"
 
@@ -85,6 +85,81 @@ def test_a_mean_of_fewer_tasks_has_another_name() -> None:
     (found,) = summaries(records, exclude=[NOT_IN_DC37])
     assert {"datacomp_partial(37)", "dc37"} <= found.values.keys()
     assert found.values["dc37"] == found.values["datacomp_partial(37)"]
+
+
+def test_an_average_tells_what_was_excluded_of_its_own() -> None:
+    records = [*published("xlm-clip-h14"), *(record(f"slip/{task.key}", 50.0) for task in slip.TASKS)]
+    exclude = ["datacomp/cars", "slip/SST2", "slip-wds/SST2", "geode"]
+    found = {each.task: each for each in summaries(records, exclude)}
+    assert found["slip"].settings == {"tasks": 25, "complete": False, "exclude": ["slip-wds/SST2", "slip/SST2"]}
+    assert found["datacomp"].settings == {"tasks": 37, "complete": False, "exclude": ["datacomp/cars"]}
+    assert "datacomp/cars" not in found["datacomp"].per_group
+    assert (found["slip"].metric, found["datacomp"].metric) == ("slip_partial(25)", "datacomp_partial(37)")
+
+
+# Languages: per-language values of Babel-ImageNet's repository (MIT) and of the paper's table of XM3600.
+
+
+def per_language(file: str, model: str) -> dict[str, dict[str, float]]:
+    """Published values by language and metric."""
+    with (BASELINES.parent / file).open(encoding="utf-8", newline="") as opened:
+        rows = list(csv.DictReader(opened, delimiter="\t"))
+    return {
+        row["language"]: {
+            name.removeprefix(model).strip() or "acc1": float(value)
+            for name, value in row.items()
+            if name.startswith(model)
+        }
+        for row in rows
+    }
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    {"xlm-clip-h14": (50.52, 60.42), "msiglip-b16-256": (44.55, 56.65), "metaclip2-h14": (51.46, 64.27)}.items(),
+)
+def test_xm3600_is_the_mean_of_36_locales(model: str, expected: tuple[float, float]) -> None:
+    parts = per_language("xm3600_recalls.tsv", model)
+    assert set(parts) == set(xm3600.LOCALES)
+    assert (round(mean_over(parts, "t2i_r1"), 2), round(mean_over(parts, "i2t_r1"), 2)) == expected
+
+
+def test_the_papers_own_locales_give_its_column() -> None:
+    parts, paper = per_language("xm3600_recalls.tsv", "metaclip2-h14"), scores_of("xm3600")["MetaCLIP 2 H/14 WW 29B"]
+    assert {name: round(mean_over(parts, name), 1) for name in paper} == paper
+
+
+@pytest.mark.parametrize(
+    ("model", "at_5", "at_1", "paper"),
+    [
+        ("xlm-clip-h14", (87.15, 88.35), (64.56, 64.45), "XLM-CLIP H/14"),
+        ("msiglip-b16-256", (80.76, 84.04), (55.89, 58.96), "mSigLIP B/16"),
+    ],
+)
+def test_xtd10_is_the_mean_of_eleven_languages_at_5(
+    model: str, at_5: tuple[float, float], at_1: tuple[float, float], paper: str
+) -> None:
+    parts = per_language("xtd10_recalls.tsv", model)
+    assert set(parts) == set(translated.XTD10)
+    for k, expected in ((5, at_5), (1, at_1)):
+        assert [mean_over(parts, f"{way}_r{k}") for way in ("t2i", "i2t")] == pytest.approx(expected, abs=0.006)
+    printed = scores_of("xtd10")[paper]
+    assert {name: mean_over(parts, name) for name in printed} == pytest.approx(printed, abs=0.06)
+
+
+@pytest.mark.parametrize(
+    ("model", "expected", "paper"),
+    [("xlm-clip-h14", (33.98, 33.5), "XLM-CLIP H/14"), ("msiglip-b16-256", (40.18, 39.8), "mSigLIP B/16")],
+)
+def test_babel_is_the_mean_of_the_90_languages_with_prompts(
+    model: str, expected: tuple[float, float], paper: str
+) -> None:
+    parts = per_language("babel_accuracies.tsv", model)
+    own = babel.averaged([*parts, "BR"], parts, [*parts, "BR"])
+    assert len(own["babel_90"]) == babel.AVERAGES["babel_90"]
+    found = mean_over(parts, "acc1", own["babel_90"]), mean_over(parts, "acc1", own["babel_90_no_en"])
+    assert (round(found[0], 2), round(found[1], 1)) == expected
+    assert round(found[0], 1) == scores_of("babel-imagenet")[paper]["babel_90"]
 
 
 def test_slip_is_the_plain_mean_of_26() -> None:

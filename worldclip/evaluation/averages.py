@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -31,10 +32,16 @@ def summaries(records: Iterable[Record], exclude: Sequence[str] = ()) -> list[Re
 
     Args:
         records: of one model.
-        exclude: names of tasks to leave out of all averages; their number tells that they are.
+        exclude: names of tasks to leave out of all averages. An average lacks them as it lacks those that are missing,
+            and tells which of its own they are (setting `exclude`).
     """
     by_task = {record.task: record for record in records if record.task not in set(exclude)}
-    return [*_slip(by_task), *_datacomp(by_task)]
+    found = [*_slip(by_task), *_datacomp(by_task)]
+    own = {each.task: sorted(name for name in exclude if _suite_of(name) == each.task) for each in found}
+    return [
+        replace(each, settings={**each.settings, "exclude": own[each.task]}) if own[each.task] else each
+        for each in found
+    ]
 
 
 def alarms(records: Iterable[Record]) -> list[str]:
@@ -65,6 +72,10 @@ def mean(records: Sequence[Record]) -> tuple[float, Interval]:
 def _half_width(record: Record) -> float:
     low, high = record.intervals.get(record.metric, (record.value, record.value))
     return (high - low) / 2
+
+
+def _suite_of(task: str) -> str:
+    return task.partition("/")[0].removesuffix("-wds")
 
 
 def _slip(by_task: Mapping[str, Record]) -> list[Record]:

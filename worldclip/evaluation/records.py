@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from worldclip import __version__
 from worldclip.errors import DataError
@@ -41,6 +43,11 @@ class Record:
     def file_name(self) -> str:
         """Name of its file in a folder of results."""
         return f"{self.task.replace('/', '-')}.json"
+
+
+def mean_over(parts: Mapping[str, Part], metric: str, only: Collection[str] | None = None) -> float:
+    """Unweighted mean of a metric over languages or groups: those of `only` that are there, or all."""
+    return float(np.mean([part[metric] for name, part in parts.items() if only is None or name in only]))
 
 
 def write_record(folder: Path, record: Record) -> Path:

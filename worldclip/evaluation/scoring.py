@@ -27,7 +27,7 @@ from worldclip.evaluation.metrics import (
     wilson_interval,
 )
 from worldclip.evaluation.pictures import Features, Pictures
-from worldclip.evaluation.records import Part, Record
+from worldclip.evaluation.records import Part, Record, mean_over
 from worldclip.evaluation.scores import macro_f1, mean_per_class, one_hot, roc_auc
 
 #: Texts that are embedded at a time where classes have many prompts.
@@ -310,10 +310,11 @@ def retrieve(task: str, data: Captioned, features: Features, options: Options, *
         drawn[name] = bootstrap.resampled_ratios(
             hits[number].T, counts[number].T, seed=options.seed, resamples=options.resamples
         )
-        values[name], intervals[name] = 100 * float(found.mean()), _percent(bootstrap.interval(_mean(drawn[name])))
+        intervals[name] = _percent(bootstrap.interval(_mean(drawn[name])))
         for place, part in enumerate(per_language.values()):
             low, high = _percent(bootstrap.interval(drawn[name][:, place]))
             part |= {name: 100 * float(found[place]), f"{name}_low": low, f"{name}_high": high}
+        values[name] = mean_over(per_language, name)
     values["mean_r1"] = (values["t2i_r1"] + values["i2t_r1"]) / 2
     intervals["mean_r1"] = _percent(bootstrap.interval((_mean(drawn["t2i_r1"]) + _mean(drawn["i2t_r1"])) / 2))
     return Record(

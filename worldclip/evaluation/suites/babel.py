@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from worldclip.evaluation.benchmark import Benchmark, Options, Source
 from worldclip.evaluation.layouts import read_text
 from worldclip.evaluation.metrics import Floats, Hits, Ints, best_ranks, wilson_interval
 from worldclip.evaluation.pictures import Features
-from worldclip.evaluation.records import Part, Record
+from worldclip.evaluation.records import Part, Record, mean_over
 from worldclip.evaluation.scoring import embed_classes, embed_pictures, fingerprint
 from worldclip.evaluation.suites import imagenet
 
@@ -29,6 +29,9 @@ ALL, SOME, PROMPTS = "babel_imagenet-298.json", "babel_imagenet.json", "nllb_dis
 
 #: Scored by OpenAI's names and templates: the data's own English names and prompts are worse, and not what is reported.
 ENGLISH = "EN"
+
+#: What `languages_fingerprint` gives for the file of 298, and `prompts_fingerprint` for the prompts.
+LANGUAGES_FINGERPRINT, PROMPTS_FINGERPRINT = "d7343718159c", "145673c823ce"
 
 #: Languages that each average should have.
 AVERAGES = {
@@ -80,6 +83,23 @@ def _object(path: Path) -> dict[str, Any]:
     return found
 
 
+def averaged(languages: Collection[str], prompts: Collection[str], some: Collection[str]) -> dict[str, set[str]]:
+    """The languages of each average.
+
+    Args:
+        languages: all that have names.
+        prompts: those that have prompts.
+        some: those of the smaller file.
+    """
+    return {
+        "babel_90": {*prompts},
+        "babel_90_no_en": {*prompts} - {ENGLISH},
+        "babel_93": {*some},
+        "babel_298_fallback": {*languages},
+        "babel_298_label_only": {*languages},
+    }
+
+
 def languages_fingerprint(languages: Languages) -> str:
     """First 12 hex digits of SHA-256 over the languages, sorted, with their classes and names."""
     return _hash(
@@ -106,10 +126,11 @@ def score(folders: Sequence[Path], features: Features, options: Options) -> list
     data = imagenet.validation(images_folder, options)
     images, rows, left_out = embed_pictures(features, data.pictures)
     labels = np.asarray(data.labels, np.int64)[rows]
-    settings = {
+    settings: dict[str, Any] = {
         "languages_fingerprint": languages_fingerprint(languages),
         "prompts_fingerprint": prompts_fingerprint(prompts),
     }
+    settings["texts_as_in_paper"] = [*settings.values()] == [LANGUAGES_FINGERPRINT, PROMPTS_FINGERPRINT]
     if ENGLISH in languages:
         languages[ENGLISH] = [*range(len(data.names))], [each[0] for each in data.names]
         prompts[ENGLISH] = imagenet.templates(options)
@@ -126,22 +147,17 @@ def score(folders: Sequence[Path], features: Features, options: Options) -> list
                 embedded = embed_classes(features, [(word,) for word in words], templates)
                 hits[chosen, place] = _hits(images[chosen], labels[chosen], np.array(classes), embedded)
 
-    means: dict[str, tuple[set[str], Counts]] = {
-        "babel_90": (set(prompts), prompted),
-        "babel_90_no_en": (set(prompts) - {ENGLISH}, prompted),
-        "babel_93": (some, prompted),
-        "babel_298_fallback": (set(names), prompted),
-        "babel_298_label_only": (set(names), bare),
-    }
+    per_language = _per_language(names, prompted, bare, asked, languages)
     values, intervals, numbers = {}, {}, {}
-    for name, (own, hits) in means.items():
+    for name, own in averaged(names, prompts, some).items():
+        hits, metric = (bare, "label_only_acc1") if name == "babel_298_label_only" else (prompted, "acc1")
         # A language none of whose classes is in a part of ImageNet has no accuracy.
         places = [place for place, language in enumerate(names) if language in own and asked[:, place].any()]
         if places:
             draws = bootstrap.resampled_ratios(
                 hits[:, places], asked[:, places], seed=options.seed, resamples=options.resamples
             )
-            values[name] = 100 * float(bootstrap.ratios(hits[:, places], asked[:, places]).mean())
+            values[name] = mean_over(per_language, metric, own)
             low, high = bootstrap.interval(np.nanmean(draws, axis=1))
             intervals[name], numbers[name] = (100 * low, 100 * high), len(places)
     return [
@@ -152,7 +168,7 @@ def score(folders: Sequence[Path], features: Features, options: Options) -> list
             n=len(rows),
             values=values,
             intervals=intervals,
-            per_language=_per_language(names, prompted, bare, asked, languages),
+            per_language=per_language,
             left_out=left_out,
             settings={**settings, "languages": numbers, "complete": numbers == AVERAGES},
             fingerprint=fingerprint(data.pictures),
