@@ -28,6 +28,7 @@ from miniature import (
     write_shards,
 )
 from PIL import Image
+from tensorboardX.record_writer import RecordWriter
 
 from worldclip.evaluation.suites import datacomp, slip
 from worldclip.evaluation.suites.facts import read_facts
@@ -91,12 +92,19 @@ def imagenet_like(
 
 def objectnet(data: Path, pngs: Sequence[bytes], templates: Sequence[str]) -> Miniature:
     labels = {"air_freshener": "Air freshener", "alarm_clock": "Alarm clock", "tv": "TV", "zz_mug": "Coffee mug"}
-    shared = {"TV": "television", "Alarm clock": "analog clock; digital clock", "Coffee mug": "coffee mug"}
+    classes = {"Coffee mug": [504], "Alarm clock": [409, 530], "TV": [851]}
+    # ImageNet's descriptions are in an order of their own (the 2012 challenge's), so that a table tells the classes.
+    lines = [*range(500, 1000), *range(500)]
+    described = [f"{NAMES[label]}, class {label}" for label in lines]
+    shared = {name: "; ".join(f"{NAMES[label]}, class {label}" for label in own) for name, own in classes.items()}
     root = data / "objectnet" / "objectnet-1.0"
+    write(root / "mappings" / "imagenet_to_label_2012_v2", "\n".join(described) + "\n")
+    numbers = {str(label): line for line, label in enumerate(lines)}
+    write(root / "mappings" / "pytorch_to_imagenet_2012_id.json", json.dumps(numbers))
     write(root / "mappings" / "folder_to_objectnet_label.json", json.dumps(labels))
     write(root / "mappings" / "objectnet_to_imagenet_1k.json", json.dumps(shared))
     names = ["alarm clock", "tv", "coffee mug"]  # By folder; `air_freshener` is none of ImageNet's.
-    eyes = known(pngs, names)
+    eyes = known(pngs, [*names, *(NAMES[label] for label in (409, 851, 530, 504))])
     pictures, right = [], []
     for number, (folder, label) in enumerate(labels.items()):
         for copy in range(2):
@@ -105,7 +113,21 @@ def objectnet(data: Path, pngs: Sequence[bytes], templates: Sequence[str]) -> Mi
             if label in shared:
                 pictures.append(picture)
                 right.append({names.index(label.lower())})
-    return classification(data, eyes, Truth(pictures, right, sentences([(n,) for n in names], templates)), "objectnet")
+    truth = Truth(pictures, right, sentences([(n,) for n in names], templates))
+
+    def expected() -> dict[str, dict[str, float]]:
+        every = [
+            brute.ensemble([eyes.read(text) for text in each]) for each in sentences([(n,) for n in NAMES], templates)
+        ]
+        hits = []
+        for picture, own in zip(pictures, right, strict=True):
+            image = eyes.look(picture)
+            logits = [brute.dot(image, each) for each in every]
+            projected = [max(logits[label] for label in classes[name]) for name in ("Alarm clock", "TV", "Coffee mug")]
+            hits.append(projected.index(max(projected)) in own)
+        return {"objectnet": truth.scores(eyes), "objectnet_projected": {"acc1": 100 * sum(hits) / len(hits)}}
+
+    return Miniature(data, eyes, expected)
 
 
 # SLIP's 26.
@@ -196,13 +218,16 @@ ARRAYS = {
 SLIP_TEMPLATES = {"KITTI": ["{}"], "FacialEmotionRecognition2013": ["a photo of a {} looking face.", "they look {}."]}
 
 
-def slip_task(data: Path, pngs: Sequence[bytes], task: slip.Task) -> Miniature:
-    """A task of SLIP on its own files; `labels.json` and `templates.json` by MetaCLIP's keys."""
+def slip_task(data: Path, pngs: Sequence[bytes], task: slip.Task, *, pickled: bool = False) -> Miniature:
+    """A task of SLIP on its own files; `labels.json` and `templates.json` by MetaCLIP's keys.
+
+    CIFAR in its Python version if it is to be pickled.
+    """
     templates = SLIP_TEMPLATES.get(task.key, ["a photo of a {}.", "a {} {it is}."])
     if task.key in ARRAYS:
         names: list[str | list[str]] = [*ARRAYS[task.key]]
         labels = list(range(0, len(names), max(1, len(names) // 10))) * 2
-        pictures = _write_array(data / "slip" / task.slip_key, task.key, pngs, labels)
+        pictures = _write_array(data / "slip" / task.slip_key, task.key, pngs, labels, pickled=pickled)
     else:
         folders, names = SLIP[task.key]
         labels, pictures = [], []
@@ -227,7 +252,9 @@ def slip_task(data: Path, pngs: Sequence[bytes], task: slip.Task) -> Miniature:
     return classification(data, eyes, truth, f"slip/{task.key}")
 
 
-def _write_array(folder: Path, key: str, pngs: Sequence[bytes], labels: Sequence[int]) -> list[bytes]:
+def _write_array(
+    folder: Path, key: str, pngs: Sequence[bytes], labels: Sequence[int], *, pickled: bool = False
+) -> list[bytes]:
     """Pixels as the data sets' authors lay them out; gives the same images as PNG."""
     side, mode = {"MNIST": (28, "L"), "STL10": (96, "RGB")}.get(key, (32, "RGB"))
     images = [
@@ -241,6 +268,14 @@ def _write_array(folder: Path, key: str, pngs: Sequence[bytes], labels: Sequence
     elif key == "STL10":
         write(folder / "stl10_binary/test_X.bin", b"".join(array.transpose(2, 1, 0).tobytes() for array in arrays))
         write(folder / "stl10_binary/test_y.bin", bytes(label + 1 for label in labels))
+    elif pickled:
+        rows = np.stack([array.transpose(2, 0, 1).ravel() for array in arrays])
+        own = [(b"fine_labels" if key == "CIFAR100" else b"labels", labels), (b"data", rows)]
+        if key == "CIFAR100":
+            own.insert(0, (b"coarse_labels", [7] * len(labels)))
+        write(
+            folder / ("cifar-100-python/test" if key == "CIFAR100" else "cifar-10-batches-py/test_batch"), pickle2(own)
+        )
     else:
         name = "cifar-100-binary/test.bin" if key == "CIFAR100" else "cifar-10-batches-bin/test_batch.bin"
         coarse = b"\x07" if key == "CIFAR100" else b""
@@ -252,6 +287,29 @@ def _write_array(folder: Path, key: str, pngs: Sequence[bytes], labels: Sequence
         image.save(file, "PNG")
         found.append(file.getvalue())
     return found
+
+
+def pickle2(entries: Sequence[tuple[bytes, Sequence[int] | np.ndarray]]) -> bytes:
+    """A dictionary of lists of small numbers and arrays of bytes, as Python 2 pickled it (protocol 2)."""
+
+    def text(value: bytes) -> bytes:
+        return b"T" + struct.pack("<i", len(value)) + value
+
+    def number(value: int) -> bytes:
+        return b"J" + struct.pack("<i", value)
+
+    def array(value: np.ndarray) -> bytes:
+        made = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\n" + number(0) + b"\x85" + text(b"b") + b"\x87R"
+        kind = b"cnumpy\ndtype\n" + text(b"u1") + number(0) + number(1) + b"\x87R"
+        kind += b"(" + number(3) + text(b"|") + b"NNN" + number(-1) * 2 + number(0) + b"tb"
+        shape = b"(" + b"".join(map(number, value.shape)) + b"t"
+        return made + b"(" + number(1) + shape + kind + b"\x89" + text(value.tobytes()) + b"tb"
+
+    found = b"\x80\x02}("
+    for key, value in entries:
+        numbers = b"](" + b"".join(map(number, value)) + b"e" if not isinstance(value, np.ndarray) else array(value)
+        found += text(key) + numbers
+    return found + b"u."
 
 
 # WebDatasets of CLIP_benchmark and DataComp.
@@ -435,12 +493,27 @@ def xm3600(data: Path, pngs: Sequence[bytes], layout: str = "jsonl") -> Miniatur
         }
         for number, key in enumerate(keys)
     ]
+    order = random.Random(4)
+    for code in LOCALES if layout in ("tfds", "splits") else ():  # Each locale has an order of its own.
+        mixed = order.sample(range(12), 12)
+        if layout == "tfds":
+            write_tfds(data / "xm3600" / "1.0.0", code, [(keys[at], pictures[at], captions[code][at]) for at in mixed])
+            continue
+        columns = {
+            "image_id": [keys[at] for at in mixed],
+            "image_locale": [LOCALES[at % 3] for at in mixed],
+            "captions": [captions[code][at] for at in mixed],
+            "captions_tokenized": [["no"]] * 12,
+            "image": [image_cell(pictures[at]) for at in mixed],
+        }
+        types = {"image": IMAGE, "captions": pa.list_(pa.string())}
+        write_parquet(data / "xm3600" / "data" / f"{code}-00000-of-00001.parquet", columns, types)
     if layout == "jsonl":
         write(data / "xm3600" / "captions.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     if layout == "parquet":
         columns = {name: [row[name] for row in rows] for name in rows[0]} | {"image": [*map(image_cell, pictures)]}
         write_parquet(data / "xm3600" / "data" / "test-0.parquet", columns, {"image": IMAGE})
-    else:
+    if layout in ("jsonl", "json"):
         for key, picture in zip(keys, pictures, strict=True):
             write(data / "xm3600" / "images" / f"{key}.jpg", picture)
 
@@ -452,6 +525,34 @@ def xm3600(data: Path, pngs: Sequence[bytes], layout: str = "jsonl") -> Miniatur
         }
 
     return Miniature(data, eyes, expected, {"captions": captions, "pictures": pictures})
+
+
+def write_tfds(folder: Path, code: str, examples: Sequence[tuple[str, bytes, Sequence[str]]]) -> None:
+    """A split of TensorFlow Datasets in two files: each image under its key and the locale's code, JPEG as it is."""
+
+    def message(number: int, content: bytes) -> bytes:
+        size, digits = len(content), []
+        while size > 127:
+            digits.append(size % 128 + 128)
+            size //= 128
+        return bytes([number * 8 + 2, *digits, size]) + content
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for part in range(2):
+        file = RecordWriter(str(folder / f"xm3600-{code}.tfrecord-{part:05d}-of-00002"))
+        for key, image, own in examples[part * 6 :][:6]:
+            features = {
+                "captions": [text.encode() for text in own],
+                "image": [image],
+                "image/id": [f"{key}_{code}".encode()],
+                "language": [code.encode()],
+            }
+            entries = b""
+            for name, values in features.items():
+                listed = b"".join(message(1, value) for value in values)
+                entries += message(1, message(1, name.encode()) + message(2, message(1, listed)))
+            file.write(message(1, entries))
+        file.close()
 
 
 def cvqa(data: Path, pngs: Sequence[bytes], *, layout: str = "parquet") -> Miniature:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
+import pickle
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +24,7 @@ from worldclip.errors import DataError, MissingData, StorageError
 from worldclip.evaluation.benchmarks import BENCHMARKS, Options, Record, run
 from worldclip.evaluation.records import read_records, write_record
 from worldclip.evaluation.scoring import UNREADABLE, Labelled, classify, embed_classes, embed_pictures
-from worldclip.evaluation.suites import babel, cvqa, datacomp, fewshot, geography, imagenet, slip, xm3600
+from worldclip.evaluation.suites import babel, cvqa, datacomp, fewshot, geography, imagenet, slip, translated, xm3600
 
 TASKS = {task.key: task for task in slip.TASKS}
 
@@ -199,9 +201,35 @@ def test_objectnets_border_is_cut_on_request_alone(pngs: list[bytes], tmp_path: 
     found = only("objectnet", tmp_path, miniature.eyes, replace(options(tmp_path), objectnet_crop_border=2))
     assert set(seen[:6]) == {(20, 20)}
     assert found.settings["border"] == 2
+    miniature.eyes.look = look  # type: ignore[method-assign]
+    path = write(tmp_path / "objectnet/objectnet-1.0/images/tv/9.png", b"no image")
+    found = only("objectnet", tmp_path, miniature.eyes, replace(options(tmp_path), objectnet_crop_border=2))
+    assert (found.n, found.left_out) == (6, {UNREADABLE: 1})
+    path.unlink()
     write(tmp_path / "objectnet/objectnet-1.0/images/unknown/a.png", pngs[0])
     with pytest.raises(DataError, match="unknown: no folder of ObjectNet"):
         only("objectnet", tmp_path, miniature.eyes)
+
+
+def test_objectnets_classes_are_told_by_its_own_tables(pngs: list[bytes], tmp_path: Path) -> None:
+    miniature = layouts.objectnet(tmp_path, pngs, layouts.FEW_TEMPLATES)
+    own, projected = run(BENCHMARKS["objectnet"], tmp_path, miniature.eyes, options=options(tmp_path))
+    assert (own.task, projected.task, projected.settings["classes"]) == ("objectnet", "objectnet_projected", 3)
+    assert set(projected.values) == set(projected.intervals) == {"acc1"}
+    assert {"a photo of a alarm clock.", "a photo of a digital clock."} <= set(miniature.eyes.asked)
+    mappings = tmp_path / "objectnet/objectnet-1.0/mappings"
+    lines = (mappings / "imagenet_to_label_2012_v2").read_text("utf-8")
+    write(mappings / "imagenet_to_label_2012_v2", lines.replace("digital clock, class 530", "something"))
+    with pytest.raises(DataError, match="do not tell ImageNet's class of 'digital clock, class 530'"):
+        only("objectnet", tmp_path, miniature.eyes)
+    write(mappings / "imagenet_to_label_2012_v2", lines)
+    numbers = json.loads((mappings / "pytorch_to_imagenet_2012_id.json").read_text("utf-8"))
+    write(mappings / "pytorch_to_imagenet_2012_id.json", json.dumps({**numbers, "1000": numbers.pop("530")}))
+    with pytest.raises(DataError, match="names class 1000; ImageNet's are 0 to 999"):
+        only("objectnet", tmp_path, miniature.eyes)
+    (mappings / "imagenet_to_label_2012_v2").unlink()  # An older copy has not all tables.
+    (alone,) = run(BENCHMARKS["objectnet"], tmp_path, miniature.eyes, options=options(tmp_path))
+    assert alone == own
 
 
 # SLIP.
@@ -297,11 +325,74 @@ def test_countries_are_211_in_order_of_their_codes() -> None:
         slip.RULES["Country211"]([("Andorra",), ("Zimbabwe",)])
 
 
-def test_pickles_of_cifar_are_not_opened(pngs: list[bytes], tmp_path: Path) -> None:
+PICKLES = {"CIFAR10": "cifar-10-batches-py/test_batch", "CIFAR100": "cifar-100-python/test"}
+
+
+@pytest.mark.parametrize("key", PICKLES)
+@pytest.mark.filterwarnings("ignore:numpy.core is deprecated")
+def test_cifar_is_the_same_pickled(key: str, pngs: list[bytes], tmp_path: Path) -> None:
+    found = []
+    for pickled in (False, True):
+        miniature = layouts.slip_task(tmp_path / str(pickled), pngs, TASKS[key], pickled=pickled)
+        record = only(f"slip/{key}", tmp_path / str(pickled), miniature.eyes)
+        assert dict(record.values) == pytest.approx(miniature.expected()[f"slip/{key}"], abs=1e-4)
+        found.append(record)
+    assert found[0] == found[1]
+    # The fixture is a pickle of NumPy arrays, as those of the data set are.
+    path = tmp_path / "True" / "slip" / TASKS[key].slip_key / PICKLES[key]
+    entries = pickle.loads(path.read_bytes(), encoding="bytes")
+    assert (entries[b"data"].dtype, entries[b"data"].shape) == (np.uint8, (20, 3072))
+
+
+class Harm:
+    """What no data set holds: unpickled, it writes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_a_pickle_calls_nothing(protocol: int, pngs: list[bytes], tmp_path: Path) -> None:
+    miniature = layouts.slip_task(tmp_path, pngs, TASKS["CIFAR10"], pickled=True)
+    path = tmp_path / "slip/cifar10" / PICKLES["CIFAR10"]
+    path.write_bytes(pickle.dumps({b"data": Harm(tmp_path / "harmed"), b"labels": [1]}, protocol))
+    with pytest.raises(DataError, match="which no array needs"):
+        only("slip/CIFAR10", tmp_path, miniature.eyes)
+    assert not (tmp_path / "harmed").exists()
+    pickle.loads(path.read_bytes())
+    assert (tmp_path / "harmed").exists(), "the file would do harm"
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"", "no batch of CIFAR's Python version"),
+        (b"\x80\x02}.", "b'data'"),
+        (b"\x80\x02]q\x00.", "no batch of CIFAR's Python version"),
+        (layouts.pickle2([(b"data", np.zeros((2, 3072), np.uint8))]), "b'labels'"),
+        (layouts.pickle2([(b"data", np.zeros((2, 3072), np.uint8)), (b"labels", [1])]), "2 images but 1 labels"),
+        (layouts.pickle2([(b"data", np.zeros((2, 3071), np.uint8)), (b"labels", [1, 1])]), "cannot reshape"),
+        (
+            layouts.pickle2([(b"data", np.zeros((2, 3072), np.uint8)), (b"labels", [1, 1])]).replace(b"u1", b"O8"),
+            "is of b'O8', not of bytes",
+        ),
+        (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+    ],
+)
+def test_a_damaged_pickle_is_told(data: bytes, said: str, pngs: list[bytes], tmp_path: Path) -> None:
+    miniature = layouts.slip_task(tmp_path, pngs, TASKS["CIFAR10"], pickled=True)
+    write(tmp_path / "slip/cifar10" / PICKLES["CIFAR10"], data)
+    with pytest.raises(DataError, match=said):
+        only("slip/CIFAR10", tmp_path, miniature.eyes)
+
+
+def test_arrays_that_are_not_whole_are_told(pngs: list[bytes], tmp_path: Path) -> None:
     miniature = layouts.slip_task(tmp_path, pngs, TASKS["CIFAR10"])
     (tmp_path / "slip/cifar10/cifar-10-batches-bin/test_batch.bin").unlink()
-    write(tmp_path / "slip/cifar10/cifar-10-batches-py/test_batch", b"\x80\x04.")
-    with pytest.raises(MissingData, match="never opened"):
+    with pytest.raises(MissingData, match=r"no test_batch\.bin nor test_batch, at any depth"):
         only("slip/CIFAR10", tmp_path, miniature.eyes)
     write(tmp_path / "slip/cifar10/test_batch.bin", b"123")
     with pytest.raises(DataError, match="cut short"):
@@ -373,6 +464,47 @@ def test_babels_files_are_checked(pngs: list[bytes], tmp_path: Path) -> None:
         only("babel-imagenet", tmp_path, Eyes())
 
 
+def clip_benchmark(name: str) -> dict[str, list[object]]:
+    """A file that CLIP_benchmark ships, of Babel-ImageNet's."""
+    spec = importlib.util.find_spec("clip_benchmark")
+    if spec is None or spec.origin is None:
+        pytest.skip("CLIP_benchmark, which has copies of Babel-ImageNet's files, is not installed")
+    return json.loads((Path(spec.origin).parent / "datasets" / name).read_text("utf-8"))
+
+
+def test_prompts_of_babel_have_the_known_fingerprint() -> None:
+    prompts = clip_benchmark("nllb_dist13b_prompts.json")
+    assert babel.prompts_fingerprint(prompts) == babel.PROMPTS_FINGERPRINT  # type: ignore[arg-type]
+    languages = clip_benchmark("babel_imagenet.json")
+    assert {len(own) for own in prompts.values()} == {80}
+    assert {*languages} - {*prompts} == {"FY", "BR", "LA"}
+    counts = {
+        "DE": 738,
+        "FR": 799,
+        "ES": 845,
+        "ZH": 885,
+        "KO": 648,
+        "HI": 342,
+        "BN": 282,
+        "TL": 272,
+        "SW": 220,
+        "TE": 202,
+    }
+    assert {code: len(languages[code][0]) for code in counts} == counts  # type: ignore[arg-type]
+
+
+def test_babel_tells_whether_its_texts_are_the_papers(
+    pngs: list[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    miniature = layouts.babel(tmp_path, pngs)
+    settings = only("babel-imagenet", tmp_path, miniature.eyes).settings
+    assert not settings["texts_as_in_paper"]
+    monkeypatch.setattr(babel, "LANGUAGES_FINGERPRINT", settings["languages_fingerprint"])
+    assert not only("babel-imagenet", tmp_path, miniature.eyes).settings["texts_as_in_paper"]
+    monkeypatch.setattr(babel, "PROMPTS_FINGERPRINT", settings["prompts_fingerprint"])
+    assert only("babel-imagenet", tmp_path, miniature.eyes).settings["texts_as_in_paper"]
+
+
 def test_babel_finds_images_by_label_whatever_their_order_and_number(pngs: list[bytes], tmp_path: Path) -> None:
     miniature = layouts.babel(tmp_path, pngs)
     for image in (tmp_path / "imagenet/val" / WNIDS[10]).iterdir():
@@ -382,12 +514,47 @@ def test_babel_finds_images_by_label_whatever_their_order_and_number(pngs: list[
     assert found.per_language["LO"]["n"] == 3
 
 
-@pytest.mark.parametrize("layout", ["json", "parquet"])
+@pytest.mark.parametrize("layout", ["json", "parquet", "tfds", "splits"])
 def test_xm3600_is_the_same_in_every_layout(layout: str, pngs: list[bytes], tmp_path: Path) -> None:
     miniature = layouts.xm3600(tmp_path, pngs, layout)
     expected = miniature.expected()
     for record in run(BENCHMARKS["xm3600"], tmp_path, miniature.eyes, options=options(tmp_path)):
         assert dict(record.values) == pytest.approx(expected[record.task], abs=1e-4)
+
+
+def test_splits_of_xm3600_that_do_not_fit_are_told(pngs: list[bytes], tmp_path: Path) -> None:
+    miniature = layouts.xm3600(tmp_path, pngs, "tfds")
+    folder = tmp_path / "xm3600" / "1.0.0"
+    found = xm3600.read(tmp_path / "xm3600")
+    assert [data for _, data in found.pictures] == miniature.parts["pictures"]
+    assert found.captions == miniature.parts["captions"]
+    file = folder / "xm3600-sw.tfrecord-00001-of-00002"
+    whole = file.read_bytes()
+    for data, said in (
+        (whole[:-1], "is cut short, or this is no TFRecord file"),
+        (b"{" + whole, "is cut short, or this is no TFRecord file"),
+        (whole[:12] + b"\x03" + whole[13:], r"record at byte 0 is no tf\.train\.Example"),
+        (whole[: 16 + int.from_bytes(whole[:8], "little")], "split sw has 7 images, not the 12"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+    ):
+        write(file, data)
+        with pytest.raises(DataError, match=said):
+            xm3600.read(tmp_path / "xm3600")
+    file.unlink()
+    with pytest.raises(MissingData, match="1 files of split sw, not 2"):
+        xm3600.read(tmp_path / "xm3600")
+    layouts.write_tfds(folder.parent / "1.0.1", "sw", [("a", pngs[0], ["x"])])
+    assert xm3600.read(tmp_path / "xm3600").captions == {"sw": [["x"]]}  # The last version alone.
+
+
+def test_the_regions_of_xm3600s_images_are_read_where_they_are_told(pngs: list[bytes], tmp_path: Path) -> None:
+    for layout, told in (("jsonl", True), ("splits", True), ("tfds", False)):
+        layouts.xm3600(tmp_path / layout, pngs, layout)
+        found = xm3600.read(tmp_path / layout / "xm3600")
+        keys = [int(Path(key).stem, 16) for key in found.pictures.keys]
+        assert [*found.regions] == [xm3600.LOCALES[at % 3] if told else "" for at in keys]
+    with pytest.raises(DataError, match="no `image/locale`"):
+        only("fewshot/xm3600-locale", tmp_path / "tfds", Eyes())
 
 
 def test_all_captions_of_xm3600_count(pngs: list[bytes], tmp_path: Path) -> None:
@@ -488,8 +655,23 @@ def test_the_headline_of_translated_captions_is_recall_at_5(pngs: list[bytes], t
         assert found.metric == "t2i_r5"
         assert {"t2i_r1", "t2i_r5", "t2i_r10", "i2t_r1", "i2t_r5", "i2t_r10"} < found.values.keys()
         assert set(found.per_language) == set(layouts.FLORES)
-        assert found.settings["codes_fingerprint"] != "2259347b81f4"
+        assert found.settings["codes_fingerprint"] != translated.FLORES_FINGERPRINT
         assert not found.settings["complete"]
+
+
+def test_the_201_languages_are_the_known_ones(pngs: list[bytes], tmp_path: Path) -> None:
+    codes = (Path(__file__).parent / "published" / "flores_codes.txt").read_text("utf-8").split()
+    assert len(codes) == translated.FLORES
+    assert imagenet.fingerprint(sorted(codes)) == translated.FLORES_FINGERPRINT
+    miniature = layouts.flores(tmp_path, pngs, "xtd200")
+    english = (tmp_path / "xtd200/eng_Latn.txt").read_bytes()
+    for code in codes:
+        write(tmp_path / "xtd200" / f"{code}.txt", english)
+    (record,) = run(replace(BENCHMARKS["xtd200"], n=12), tmp_path, miniature.eyes, options=options(tmp_path))
+    assert record.settings["complete"]
+    (tmp_path / "xtd200/ydd_Hebr.txt").unlink()
+    (record,) = run(replace(BENCHMARKS["xtd200"], n=12), tmp_path, miniature.eyes, options=options(tmp_path))
+    assert not record.settings["complete"]
 
 
 # Geography.

@@ -62,12 +62,14 @@ def _listed(name: str, root: Path, path: Path, columns: Sequence[str], files: st
 def score_dollar_street(folders: Sequence[Path], features: Features, options: Options) -> list[Record]:
     """Top-1 and top-5 among ImageNet's 1,000 classes; an image may have several right ones."""
     parts = [read_dollar_street(folders[0], part) for part in ("train", "test")]
+    names, templates = imagenet.class_names(None, options), imagenet.templates(options)
     data = Labelled(
         pictures=joined("dollar-street", parts),
         labels=[class_list(text, folders[0]) for part in parts for text in part.column("imagenet_sysnet_id")],
-        names=[(name,) for name in imagenet.class_names(None, options)],
-        templates=imagenet.templates(options),
+        names=[(name,) for name in names],
+        templates=templates,
         groups=[region for part in parts for region in part.column("region.id")],
+        settings=imagenet.prints(names, templates),
     )
     record = classify("dollar-street", data, features, options)
     return [_with_absent(record, sum(part.absent for part in parts))]
@@ -110,14 +112,14 @@ def score_geode(folders: Sequence[Path], features: Features, options: Options) -
     objects = found.column("object")
     names = list(dict.fromkeys(objects))
     place = {name: number for number, name in enumerate(names)}
-    clean = options.geode_clean_names
+    clean, templates = options.geode_clean_names, imagenet.templates(options)
     data = Labelled(
         pictures=found.pictures,
         labels=np.array([place[name] for name in objects], np.int64),
         names=[(name.replace("_", " ") if clean else name,) for name in names],
-        templates=imagenet.templates(options),
+        templates=templates,
         groups=found.column("region"),
-        settings={"clean_names": clean},
+        settings={"clean_names": clean, "templates_fingerprint": imagenet.fingerprint(templates)},
     )
     return [_with_absent(classify("geode", data, features, options), found.absent)]
 

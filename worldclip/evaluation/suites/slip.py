@@ -259,7 +259,7 @@ def _layout(task: Task) -> str:
     if task.layout == "list":
         return f"{texts} slip/{task.slip_key}/{task.split}_images.npy, {task.split}_labels.npy"
     if task.layout == "arrays":
-        return f"{texts} slip/{task.slip_key}/ with the binary files of its test set"
+        return f"{texts} slip/{task.slip_key}/ with the files of its test set, as its authors pack them"
     return f"{texts} slip/{task.slip_key}/{task.split}/<class>/*"
 
 

@@ -11,9 +11,10 @@ from typing import Any
 from worldclip.errors import DataError, MissingData
 from worldclip.evaluation.benchmark import Benchmark, Options, Source
 from worldclip.evaluation.layouts import read_jsonl, read_rows, read_text
-from worldclip.evaluation.pictures import Features, Pictures, from_files
+from worldclip.evaluation.pictures import Features, Pictures, Place, from_files, from_places
 from worldclip.evaluation.records import Record
 from worldclip.evaluation.scoring import Captioned, retrieve
+from worldclip.evaluation.tfrecords import find_splits, read_examples
 
 #: The 36, as the data names them.
 LOCALES = (
@@ -32,7 +33,10 @@ class Crossmodal:
 
 
 def read(folder: Path) -> Crossmodal:
-    """Read the data: `captions.jsonl`, or Babel-ImageNet's `xm3600.json`, or Parquet with a row an image.
+    """Read the data in whatever layout it is.
+
+    `captions.jsonl`, or Babel-ImageNet's `xm3600.json`, or the TFRecord files of TensorFlow Datasets, a split a locale,
+    or Parquet with a row an image, or with a split a locale.
 
     Raises:
         MissingData: none of them is there, or an image is not.
@@ -43,6 +47,10 @@ def read(folder: Path) -> Crossmodal:
         return _from_rows(rows, _images(folder, [_key(row, folder) for row in rows]))
     if (folder / "xm3600.json").is_file():
         return _from_lists(folder)
+    if splits := find_splits(folder):
+        return _from_records(folder, splits)
+    if locales := [locale for locale in LOCALES if any((folder / "data").glob(f"{locale}-*.parquet"))]:
+        return _from_tables(folder, locales)
     table = read_rows(folder)
     rows = table.columns.to_pylist()
     return _from_rows(rows, table.pictures("xm3600", "image", [_key(row, folder) for row in rows]))
@@ -84,6 +92,55 @@ def _from_lists(folder: Path) -> Crossmodal:
     return Crossmodal(pictures=_images(folder, names), captions=captions, regions=[""] * len(names))
 
 
+def _from_records(folder: Path, splits: Mapping[str, Sequence[Path]]) -> Crossmodal:
+    """TensorFlow Datasets: an image lies in the split of each locale, under its key and the locale's code."""
+    captions: dict[str, dict[str, list[str]]] = {}
+    places: dict[str, Place] = {}
+    for locale in (each for each in LOCALES if each in splits):
+        own = captions[locale] = {}
+        for file in splits[locale]:
+            for values, lies in read_examples(file):
+                if not values.get("image/id") or "image" not in lies:
+                    raise DataError(f"{file}: an example has no `image/id` or no `image`; found {', '.join(values)}.")
+                key = values["image/id"][0].decode().removesuffix(f"_{locale}")
+                own[key] = [text.decode() for name in ("captions", "caption") for text in values.get(name, ())]
+                places.setdefault(key, lies["image"])
+    keys = sorted(places)
+    return _from_locales(folder, from_places("xm3600", keys, [places[key] for key in keys]), captions, {})
+
+
+def _from_tables(folder: Path, locales: Sequence[str]) -> Crossmodal:
+    """Parquet files `data/<locale>-*.parquet`, each with all images; those of the first locale are read."""
+    tables = {locale: read_rows(folder, locale) for locale in locales}
+    rows = {locale: {_key(row, folder): row for row in table.columns.to_pylist()} for locale, table in tables.items()}
+    captions = {
+        locale: {key: _captions(row.get("captions")) for key, row in own.items()} for locale, own in rows.items()
+    }
+    first = tables[locales[0]]
+    pictures = first.pictures("xm3600", "image", [_key(row, folder) for row in first.columns.to_pylist()])
+    regions = {key: str(row.get("image_locale") or "") for key, row in rows[locales[0]].items()}
+    return _from_locales(folder, pictures, captions, regions)
+
+
+def _from_locales(
+    folder: Path,
+    pictures: Pictures,
+    captions: Mapping[str, Mapping[str, Sequence[str]]],
+    regions: Mapping[str, str],
+) -> Crossmodal:
+    """Captions by locale and key, put together by key; each locale has its rows in an order of its own."""
+    for locale, own in captions.items():
+        if own.keys() != set(pictures.keys):
+            raise DataError(
+                f"{folder}: split {locale} has {len(own)} images, not the {len(pictures)} that all locales have."
+            )
+    return Crossmodal(
+        pictures=pictures,
+        captions={locale: [own[key] for key in pictures.keys] for locale, own in captions.items()},
+        regions=[regions.get(key, "") for key in pictures.keys],
+    )
+
+
 def _key(row: Mapping[str, Any], folder: Path) -> str:
     key = row.get("image/key") or row.get("image_id") or row.get("key")
     if not key:
@@ -112,7 +169,8 @@ def score(folders: Sequence[Path], features: Features, options: Options) -> list
 
 SOURCE = Source(
     names="google.github.io/crossmodal-3600: captions.zip and images.tgz",
-    layout="captions.jsonl and images/<key>.jpg; or xm3600.json of Babel-ImageNet, and images/; or Parquet",
+    layout="captions.jsonl and images/<key>.jpg; or xm3600.json of Babel-ImageNet, and images/; or TensorFlow "
+    "Datasets' 1.0.0/xm3600-<locale>.tfrecord-*; or Parquet, a row an image, or data/<locale>-*.parquet",
     licence="CC BY 4.0 (captions); images CC BY 2.0",
 )
 
