@@ -22,7 +22,7 @@ from namespace import UNSHARE, cannot_unshare
 from worldclip.cli import main
 from worldclip.evaluation import evaluate
 from worldclip.evaluation.compare import compare, compare_languages
-from worldclip.evaluation.records import Record, read_record
+from worldclip.evaluation.records import Record, read_record, write_record
 from worldclip.model.encoder import Encoder
 from worldclip.storage import read_json
 
@@ -99,13 +99,16 @@ def test_scores_are_those_of_the_encoder(first: Path, model: Path, data: Path) -
         ]
     )
     record = read_record(first / "records" / "xm3600.json")
-    assert any(part["t2i_r1"] > 0 for part in record.per_language.values())
+    # Of an untrained model no caption need be right at 1: the tokenizer's training differs from run to run.
+    assert any(part["t2i_r5"] > 0 for part in record.per_language.values())
     for locale in ("en", "th"):
         captions = [(at, text) for at, row in enumerate(rows) for text in row[locale]["caption"]]
         scores = images @ encoder.texts([text for _, text in captions]).T
-        t2i = np.mean([scores[:, column].argmax() == at for column, (at, _) in enumerate(captions)])
+        ranked = np.argsort(-scores, axis=0, kind="stable")
+        for k in (1, 5):
+            t2i = np.mean([at in ranked[:k, column] for column, (at, _) in enumerate(captions)])
+            assert record.per_language[locale][f"t2i_r{k}"] == pytest.approx(100 * t2i)
         i2t = np.mean([captions[int(scores[at].argmax())][0] == at for at in range(12)])
-        assert record.per_language[locale]["t2i_r1"] == pytest.approx(100 * t2i)
         assert record.per_language[locale]["i2t_r1"] == pytest.approx(100 * i2t)
 
 
@@ -144,6 +147,12 @@ def test_wrong_options_and_absent_data_end_with_two(model: Path, data: Path, tmp
         (("evaluate", "--model", model, "--suite", "paper"), "--suite needs --data"),
         (("evaluate", "--suite", "imagnet", "--data", data), "there is none. Suites: "),
         (("evaluate", "--suite", " , ", "--data", data), "names no suite"),
+        (("evaluate", "--exclude", "geode"), "go with --suite"),
+        (
+            ("evaluate", "--suite", "geode", "--data", data, "--exclude", "wino"),
+            "--exclude wino: there is none. Suites: ",
+        ),
+        (("evaluate", "--suite", "geode", "--data", data, "--exclude", "geography"), "--exclude leaves nothing of it"),
         (("evaluate", "--model", tmp_path, "--suite", "geode", "--data", data), "not a model folder"),
         (("evaluate", "--compare", tmp_path, tmp_path), "no results there"),
     ):
@@ -154,6 +163,45 @@ def test_wrong_options_and_absent_data_end_with_two(model: Path, data: Path, tmp
     assert done.exit_code == 2
     assert "gldv2: needs gldv2/" in done.stderr
     assert "xtd10: needs xtd10/" in done.stderr
+
+
+def test_what_is_excluded_is_neither_scored_nor_averaged(first: Path, model: Path, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = evaluated(model, data, out, "paper", "--exclude", "geography,fewshot", "--exclude", "datacomp38", "--json")
+    assert done.exit_code == 0, done.output
+    rows = json.loads(done.stdout)
+    assert {row["task"] for row in rows if "task" in row} == {"xm3600", "xm3600_first_caption"}
+    missing = {row["missing"] for row in rows if "missing" in row}
+    assert not [name for name in missing if name.startswith(("geode", "gldv2", "fewshot/", "datacomp/"))]
+    assert {"imagenet", "slip/Food101"} <= missing
+    # Of tasks that an earlier command scored an average is made, but not of those that are left out.
+    for task in ("cars", "mnist", "misc/winogavil"):
+        write_record(out / "records", record(f"datacomp/{task}", 40.0 + len(task), 1.0)[f"datacomp/{task}"])
+    whole = evaluated(model, data, out, "xm3600", "--json")
+    part = evaluated(model, data, out, "xm3600,datacomp/cars", "--exclude", "datacomp/cars", "--json")
+    values = [
+        next((row["metric"], row["value"]) for row in json.loads(each.stdout) if row.get("task") == "datacomp")
+        for each in (whole, part)
+    ]
+    assert values == [("datacomp_partial(3)", 47.67), ("datacomp_partial(2)", 49.5)]
+    assert read_record(out / "records" / "datacomp.json").settings["exclude"] == ["datacomp/cars"]
+
+
+def test_what_is_chosen_of_a_benchmark_is_in_its_record(first: Path, model: Path, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    templates = tmp_path / "templates.txt"
+    templates.write_text("a {}.\n", encoding="utf-8")
+    more = ("--geode-clean-names", "--templates", templates)
+    assert evaluated(model, data, out, "geode", *more).exit_code == 0
+    found = read_record(out / "records" / "geode.json")
+    assert (found.settings["clean_names"], found.settings["templates"]) == (True, 1)
+    assert "geode: done before" in evaluated(model, data, out, "geode", *more).stderr
+    templates.write_text("the {}.\n", encoding="utf-8")
+    assert "done before" not in evaluated(model, data, out, "geode", *more).stderr
+    (difference, *_) = compare({"geode": found}, {"geode": read_record(out / "records" / "geode.json")})
+    assert difference.note == "not the same templates_fingerprint"
+    (difference, *_) = compare({"geode": found}, {"geode": read_record(first / "records" / "geode.json")})
+    assert difference.note == "not the same templates"
 
 
 def test_one_broken_set_does_not_take_the_others_down(model: Path, data: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from worldclip.evaluation.compare import Difference
 
 folder_type = click.Path(path_type=Path, file_okay=False)
+file_type = click.Path(path_type=Path, dir_okay=False, exists=True)
 
 
 @click.command()
@@ -23,8 +25,15 @@ folder_type = click.Path(path_type=Path, file_okay=False)
 @click.option("--model", type=folder_type, help="Any CLIP folder.  [default: the run's model]")
 @click.option("--suite", help="Suites or benchmarks, by commas; `paper` is all.")
 @click.option("--data", type=folder_type, help="Folder of the benchmarks' data.")
+@click.option("--exclude", multiple=True, metavar="NAME", help="Suite or benchmark to leave out; repeatable.")
 @click.option("--out", type=folder_type, help="Where results go.  [default: the run's evaluation/]")
 @click.option("--resize", type=click.Choice(["shortest", "squash"]), help="Not as the model's folder says.")
+@click.option("--templates", type=file_type, help="ImageNet's templates, one a line.")
+@click.option("--classnames", type=file_type, help="ImageNet's 1,000 names, one a line.")
+@click.option(
+    "--objectnet-crop-border", type=click.IntRange(min=0), default=0, metavar="N", help="Pixels to cut off ObjectNet's."
+)
+@click.option("--geode-clean-names", is_flag=True, help="Spaces for underscores in GeoDE's names.")
 @click.option(
     "--compare", type=(folder_type, folder_type), help="Two --out folders: print what differs.", metavar="A B"
 )
@@ -35,8 +44,13 @@ def evaluate(
     model: Path | None,
     suite: str | None,
     data: Path | None,
+    exclude: tuple[str, ...],
     out: Path | None,
     resize: str | None,
+    templates: Path | None,
+    classnames: Path | None,
+    objectnet_crop_border: int,
+    geode_clean_names: bool,
     compare: tuple[Path, Path] | None,
     as_json: bool,
 ) -> None:
@@ -48,14 +62,20 @@ def evaluate(
     if compare:
         _compare(*compare, as_json)
         return
+    options = {
+        "templates": templates,
+        "classnames": classnames,
+        "objectnet_crop_border": objectnet_crop_border,
+        "geode_clean_names": geode_clean_names,
+    }
     if suite is None:
-        if (model, data, out, resize) != (None,) * 4:
-            raise InputError("--model, --data, --out and --resize go with --suite; `--suite paper` is all benchmarks.")
+        if any((model, data, exclude, out, resize, *options.values())):
+            raise InputError("All options but --run and --json go with --suite; `--suite paper` is all benchmarks.")
         _packaged(folder, as_json)
         return
     if data is None:
         raise InputError("--suite needs --data, the folder that holds the benchmarks' data.")
-    _suites(model or folder / "model", suite, data, out or folder / "evaluation", resize, as_json)
+    _suites(model or folder / "model", (suite, exclude), data, out or folder / "evaluation", resize, options, as_json)
 
 
 def _packaged(folder: Path, as_json: bool) -> None:
@@ -88,11 +108,20 @@ def _packaged_row(found: Any, lang: str) -> dict[str, Any]:
     return row
 
 
-def _suites(model: Path, suite: str, data: Path, out: Path, resize: Any, as_json: bool) -> None:
+def _suites(
+    model: Path,
+    names: tuple[str, Sequence[str]],
+    data: Path,
+    out: Path,
+    resize: Any,
+    options: dict[str, Any],
+    as_json: bool,
+) -> None:
+    """Score the suites of the first of `names` less those of the second."""
     from contextlib import nullcontext
 
     from worldclip.evaluation.benchmarks import Options
-    from worldclip.evaluation.evaluate import check_folder, choose, evaluate, raise_failures
+    from worldclip.evaluation.evaluate import check_folder, choose, evaluate, excluded, raise_failures
     from worldclip.evaluation.features import EncoderFeatures, Processes
     from worldclip.evaluation.page import write_page
     from worldclip.model.encoder import Encoder
@@ -101,7 +130,8 @@ def _suites(model: Path, suite: str, data: Path, out: Path, resize: Any, as_json
     from worldclip.run import locked
     from worldclip.train.ranks import started
 
-    benchmarks = choose(suite)
+    exclude = excluded(names[1])
+    benchmarks = choose(names[0], exclude)
     with started() as ranks:
         first = ranks.rank == 0
         with locked(out) if first else nullcontext(), TerminalReporter() as reporter:
@@ -118,7 +148,7 @@ def _suites(model: Path, suite: str, data: Path, out: Path, resize: Any, as_json
                 processes=Processes(rank=ranks.rank, size=ranks.size, barrier=ranks.barrier),
                 progress=reporter.progress,
             )
-            found = evaluate(benchmarks, data, out, features, Options(), reporter.line)
+            found = evaluate(benchmarks, data, out, features, Options(**options), reporter.line, exclude)
             if first:
                 write_page(out)
     if not first:

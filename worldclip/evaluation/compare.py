@@ -109,7 +109,7 @@ def _outside(a: tuple[float, tuple[float, float] | None], b: tuple[float, tuple[
 def _note(a: Record, b: Record) -> str:
     if a.fingerprint != b.fingerprint:
         return "not the same data"
-    for name in ("exclude", "resamples", "templates", "classnames"):
+    for name in ("exclude", "templates", "templates_fingerprint", "names_fingerprint", "border", "clean_names"):
         if a.settings.get(name) != b.settings.get(name):
             return f"not the same {name}"
     return ""

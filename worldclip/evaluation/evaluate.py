@@ -37,23 +37,43 @@ class Evaluation:
     failed: dict[str, str] = field(default_factory=dict)
 
 
-def choose(names: str) -> list[Benchmark]:
-    """The benchmarks of suites or single benchmarks, separated by commas, each once.
+def choose(names: str, exclude: Sequence[str] = ()) -> list[Benchmark]:
+    """The benchmarks of suites or single benchmarks, separated by commas, each once, less those to leave out.
+
+    Args:
+        exclude: names of benchmarks, as `excluded` gives them.
+
+    Raises:
+        ConfigError: there is none of that name, or none is left; tells all that there are.
+    """
+    chosen = _named("--suite", names)
+    if not chosen:
+        raise ConfigError(f"--suite {names!r}: names no suite. Suites: {', '.join(SUITES)}.")
+    left = [BENCHMARKS[name] for name in chosen if name not in set(exclude)]
+    if not left:
+        raise ConfigError(f"--suite {names}: --exclude leaves nothing of it. Exclude less, or choose another suite.")
+    return left
+
+
+def excluded(names: Iterable[str]) -> list[str]:
+    """The names of the benchmarks that `--exclude` names, each a benchmark or a suite, or several by commas.
 
     Raises:
         ConfigError: there is none of that name; tells all that there are.
     """
-    chosen: dict[str, Benchmark] = {}
+    return _named("--exclude", ",".join(names))
+
+
+def _named(option: str, names: str) -> list[str]:
+    found: dict[str, None] = {}
     for name in filter(None, (part.strip() for part in names.split(","))):
         if name not in SUITES and name not in BENCHMARKS:
             single = sorted(set(BENCHMARKS) - set(SUITES))
             raise ConfigError(
-                f"--suite {name}: there is none. Suites: {', '.join(SUITES)}. Single benchmarks: {', '.join(single)}."
+                f"{option} {name}: there is none. Suites: {', '.join(SUITES)}. Single benchmarks: {', '.join(single)}."
             )
-        chosen |= {each: BENCHMARKS[each] for each in SUITES.get(name, (name,))}
-    if not chosen:
-        raise ConfigError(f"--suite {names!r}: names no suite. Suites: {', '.join(SUITES)}.")
-    return list(chosen.values())
+        found |= dict.fromkeys(SUITES.get(name, (name,)))
+    return list(found)
 
 
 def check_folder(out: Path, encoder: Encoder, notes: Sequence[str] = ()) -> None:
@@ -86,8 +106,12 @@ def evaluate(
     features: EncoderFeatures,
     options: Options,
     tell: Callable[[str], None],
+    exclude: Sequence[str] = (),
 ) -> Evaluation:
     """Score a model on benchmarks whose data lies below `data`, one after another.
+
+    Args:
+        exclude: names of benchmarks to leave out of averages, though an earlier command may have scored them.
 
     Raises:
         MissingData: the data of none of them is there; tells where users get each.
@@ -118,15 +142,15 @@ def evaluate(
         found.records |= {record.task: record for record in records}
     if found.missing and not found.records and not found.failed:
         raise MissingData("\n".join(found.missing.values()))
-    found.records |= _averages(out, features)
+    found.records |= _averages(out, features, exclude)
     for alarm in alarms(found.records.values()):
         say(alarm)
     return found
 
 
-def _averages(out: Path, features: EncoderFeatures) -> dict[str, Record]:
+def _averages(out: Path, features: EncoderFeatures, exclude: Sequence[str]) -> dict[str, Record]:
     """The suites' averages over all records of the folder, also those of earlier commands."""
-    records = summaries(read_records(out / "records")) if (out / "records").is_dir() else []
+    records = summaries(read_records(out / "records"), exclude) if (out / "records").is_dir() else []
     told = {record.task: record for record in _told(records, features.encoder)}
     if features.processes.rank == 0:
         for record in told.values():
@@ -139,7 +163,8 @@ def _silent(text: str) -> None:
 
 
 def _key(benchmark: str, encoder: Encoder, options: Options) -> str:
-    return digest(benchmark, encoder.fingerprint, repr(options))
+    files = [path.read_bytes() for path in (options.classnames, options.templates) if path]
+    return digest(benchmark, encoder.fingerprint, repr(options), *files)
 
 
 def _finished(benchmark: Benchmark, out: Path, encoder: Encoder, options: Options) -> list[Record]:
