@@ -56,8 +56,13 @@ def metadata_code(lid_label: str, rule: Rule = "corrected") -> str:
     code = _BY_LID.get(lid_label)
     language, _, script = lid_label.partition("_")
     if code is None and len(language) == 3 and len(script) == 4:
-        code = _BY_TAG.get(_ISO_639_3.get(language, language))
+        code = code_of_iso_639_3(language)
     return list_of_wikipedia(code, rule) if code else OTHER
+
+
+def code_of_iso_639_3(language: str) -> str | None:
+    """The Wikipedia code of a language by its ISO 639-3 code (`als` is Tosk Albanian: `sq`), if it has one."""
+    return _BY_TAG.get(_ISO_639_3.get(language, language))
 
 
 def list_of_wikipedia(code: str, rule: Rule = "corrected") -> str:

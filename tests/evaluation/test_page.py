@@ -115,6 +115,10 @@ def test_a_folder_without_results_is_told(tmp_path: Path) -> None:
         ("jp", "Japanese"),
         ("eng_Latn", "English (Latn)"),
         ("quz", "Quechua"),
+        ("als_Latn", "Albanian (Latn)"),  # Wikipedia's `als` is Alemannic.
+        ("deu_Latn", "German (Latn)"),
+        ("zho_Hant", "Chinese (Hant)"),
+        ("zh_yue", "Cantonese"),
         ("xyz_Cyrl", "xyz_Cyrl"),
     ],
 )

@@ -12,7 +12,7 @@ from worldclip.evaluation.compare import headline, paper_value, part_interval
 from worldclip.evaluation.evaluate import read_results
 from worldclip.evaluation.paper import COLUMNS, columns_of, scores
 from worldclip.evaluation.records import Part, Record
-from worldclip.languages import LANGUAGES
+from worldclip.languages import LANGUAGES, code_of_iso_639_3
 from worldclip.report import environment
 
 #: More bars than this are drawn smaller, in more columns.
@@ -122,9 +122,11 @@ def language_name(code: str) -> str:
     """The English name of a language as a benchmark writes it: "DE", "fil", "eng_Latn", "jp"; else the code."""
     plain = code.lower().replace("-", "_")
     base, _, script = plain.partition("_")
-    for each in (plain, base):
+    # A code with a script is FLORES', whose `als` is not Wikipedia's.
+    own = code_of_iso_639_3(base) if len(script) == 4 and len(base) == 3 else None
+    for each in (plain, own or base):
         if each in _names():
-            return _names()[each] + (f" ({script.title()})" if each == base and script else "")
+            return _names()[each] + (f" ({script.title()})" if each != plain else "")
     return code
 
 
