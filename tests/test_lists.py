@@ -8,10 +8,13 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 
 import pyarrow as pa
@@ -33,6 +36,7 @@ from worldclip.languages import LANGUAGES, OTHER, list_of_wikipedia
 from worldclip.lists import build_lists, compare, info
 from worldclip.metadata import read_entries
 from worldclip.metadata.build import Selection, find_sources
+from worldclip.metadata.ngrams import tokens
 from worldclip.storage import read_json
 
 HERE = LocalEngine(workers=0, tries=1)
@@ -104,6 +108,8 @@ def test_the_same_bytes_on_a_ray_cluster(tmp_path: Path) -> None:
         capture_output=True, text=True, check=False, timeout=200,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
+    size = sum(path.stat().st_size for path in dumps.iterdir())
+    assert f"bytes read: {size:,} of {size:,}" in done.stderr
     assert hashes(tmp_path / "ray") == hashes(tmp_path / "here")
 
 
@@ -140,13 +146,76 @@ def test_every_source_is_in_the_lists(built: tuple[Path, Path]) -> None:
     assert manifest["languages"]["sw"]["tokens"] == 2 * 20 * 6
 
 
-def test_lists_open_in_pandas_and_versions_are_compared(built: tuple[Path, Path], tmp_path: Path) -> None:
+def test_all_that_sources_bring_is_listed_or_counted(tmp_path: Path) -> None:
+    dumps, out = sources(tmp_path / "dumps"), tmp_path / "out"
+    (tmp_path / "own.csv").write_text("lang,entry\nsw,tai\nsw,tai\nsw,mbwa\n")
+    build_lists(dumps, out, engine=HERE, concepts=tmp_path / "own.csv")
+    facts = read_json(out / "manifest.json")["languages"]["sw"]
+    # Of both files: 24 words (mbwa, mkubwa, two of the parts, 20 numbers); pairs of them; one title; three concepts.
+    text = [tokens(f"mbwa mkubwa {at} mbwa mkubwa part{part}") for at in range(20) for part in (1, 2)]
+    words, pairs = {word for page in text for word in page}, {pair for page in text for pair in pairwise(page)}
+    assert len(words) == 24
+    assert facts["entries"] - 100 + sum(facts["set_aside"].values()) == len(words) + len(pairs) + 1 + 3
+    assert facts["set_aside"]["u: less frequent"] == 24 - 3
+    assert facts["set_aside"]["b: too rare or of lower PMI"] == len(pairs) - 2
+    assert "t: fewer views" not in facts["set_aside"]
+
+
+def test_progress_is_by_bytes_within_one_file(tmp_path: Path) -> None:
+    page = f"Mbwa {' '.join(f'w{at}' for at in range(2000))}."
+    (tmp_path / "in").mkdir()
+    dump = tmp_path / "in/swwiki-1-pages-articles.xml"
+    dump.write_bytes(xml([("A", page)] * 1500))
+    size = dump.stat().st_size
+    heard: list[tuple[str, int, int]] = []
+    build_lists(tmp_path / "in", tmp_path / "out", engine=LocalEngine(workers=1), report=lambda *row: heard.append(row))
+    told = [done for what, done, total in heard if what == "bytes read" and total == size]
+    assert told == sorted(told)
+    assert told[-1] == size
+    assert len({done for done in told if 0 < done < size}) >= 1
+    assert heard[-1] == ("lists", 1, 1)
+    assert [path.name for path in (tmp_path / "out/work/sources").iterdir() if not path.is_dir()] == []
+
+    # The same in a terminal: a bar in bytes, its rate and the time left; and lines where there is none.
+    build = [sys.executable, "-m", "worldclip", "metadata", "build", "--sources", tmp_path / "in", "--workers", "1"]
+    ours, theirs = os.openpty()
+    bar = subprocess.Popen([*build, "--out", tmp_path / "bar"], stderr=theirs, env={**os.environ, "COLUMNS": "100"})
+    os.close(theirs)
+    drawn = b""
+    with suppress(OSError):  # how the end of a terminal is told
+        while part := os.read(ours, 65536):
+            drawn += part
+    os.close(ours)
+    assert bar.wait() == 0
+    assert re.search(r"bytes read .*━.* [\d.]+[kM] of [\d.]+M \([\d.]+M/s\) \S+ +left", drawn.decode())
+    lines = subprocess.run([*build, "--out", tmp_path / "lines"], capture_output=True, text=True, check=True).stderr
+    assert re.search(r"bytes read: [\d.]+M of [\d.]+M \([\d.]+M/s, \d:\d\d:\d\d left\)", lines)
+    assert len(lines.splitlines()) <= 15
+    assert hashes(tmp_path / "out") == hashes(tmp_path / "bar") == hashes(tmp_path / "lines")
+
+
+def test_lists_open_in_pandas_and_duckdb(built: tuple[Path, Path]) -> None:
+    import duckdb
     import pandas as pd
 
+    _, out = built
+    ours = {path.stem: read_entries(path).to_pylist() for path in out.glob("*.parquet")}
+    assert set(ours) == {"en", "es", "fi", "sw", "zh_yue"}
+    for lang, rows in ours.items():
+        frame = pd.read_parquet(out / f"{lang}.parquet")
+        assert list(frame.columns) == ["entry", "source", "score"]
+        assert frame.to_dict("records") == rows
+    with duckdb.connect() as connection:
+        assert connection.sql(f"SELECT * FROM '{out}/sw.parquet'").fetchall() == [tuple(row.values()) for row in ours["sw"]]
+        counted = f"SELECT parse_filename(filename, true), count(*) FROM read_parquet('{out}/*.parquet') GROUP BY 1"
+        assert dict(connection.sql(counted).fetchall()) == {lang: len(rows) for lang, rows in ours.items()}
+        # Ids are positions: DuckDB numbers the rows itself.
+        third = f"SELECT entry FROM read_parquet('{out}/sw.parquet', file_row_number = true) WHERE file_row_number = 102"
+        assert connection.sql(third).fetchall() == [(ours["sw"][102]["entry"],)]
+
+
+def test_versions_are_compared(built: tuple[Path, Path], tmp_path: Path) -> None:
     dumps, out = built
-    frame = pd.read_parquet(out / "sw.parquet")
-    assert list(frame.columns) == ["entry", "source", "score"]
-    assert frame["entry"][:100].tolist() == [str(number) for number in range(100)]
     build_lists(dumps, tmp_path, engine=HERE, languages=("sw",), selection=ALL)
     rows = {row["lang"]: row for row in compare(out, tmp_path)}
     assert (rows["sw"]["removed"], rows["sw"]["added"], rows["sw"]["ids_moved"], rows["sw"]["same"]) == (1, 0, 0, False)
@@ -228,6 +297,10 @@ def test_files_by_their_names(tmp_path: Path) -> None:
         "yowiki-latest-pages-articles-multistream.xml.bz2": ("text", "yo"),
         "hawiki-20240501-pages-articles-multistream1.xml-p1p9.bz2": ("text", "ha"),
         "20231101.zh-min-nan/train-00000-of-00001.parquet": ("text", "zh_min_nan"),
+        "be_x_oldwiki_content-20260809-00000.json.bz2": ("text", "be_tarask"),
+        "jawiki_content-20260816-00000.json.bz2": ("text", "ja"),
+        "jawiki_content-20260816-00001.json.bz2": ("text", "ja"),
+        "map_bmswiki-2026-03-01-p10p1147431.xml.bz2": ("text", "map_bms"),
         "pageviews-20240501-000000.gz": ("views", ""),
         "pageviews-20240501-user.bz2": ("views", ""),
         "wn-data-als.tab": ("omw", "sq"),
@@ -235,7 +308,8 @@ def test_files_by_their_names(tmp_path: Path) -> None:
         "oewn-2024.xml.gz": ("lmf", ""),
     }
     unknown = [
-        "notes.txt", "pageviews-20240501-automated.bz2", "pageviews-20240501-spider.bz2",
+        "notes.txt", "enwikivoyage_content-20260809-00000.json.bz2", "jawiki_general-20260816-00000.json.bz2",
+        "jawiktionary-2026-03-01-p1p9.xml.bz2", "pageviews-20240501-automated.bz2", "pageviews-20240501-spider.bz2",
         "yowiki-latest-pages-articles-multistream-index.txt.bz2",
     ]  # fmt: skip
     for name in [*names, *unknown]:
@@ -249,6 +323,9 @@ def test_files_by_their_names(tmp_path: Path) -> None:
         find_sources(tmp_path)
     (tmp_path / "swwiki-20240501-pages-articles-multistream.xml.bz2").rename(tmp_path / "xxwiki-1-pages-articles.xml")
     with pytest.raises(DataError, match="no Wikipedia 'xx'"):
+        find_sources(tmp_path)
+    (tmp_path / "xxwiki-1-pages-articles.xml").rename(tmp_path / "jawiki_content-20260823-00000.json.bz2")
+    with pytest.raises(DataError, match=r"jawiki 2 times \(content-20260816, in parts; content-20260823, in parts\)"):
         find_sources(tmp_path)
 
 

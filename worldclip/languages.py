@@ -26,6 +26,12 @@ OTHER = "other"
 #: `release`: a code with `_` joins the part before it. `corrected`: only dialects of that part do.
 Rule = Literal["corrected", "release"]
 
+#: Names of Wikipedias in dumps, page views and elsewhere beside their codes: those they had, or are due to have.
+ALIASES = {
+    "be_x_old": "be_tarask", "gsw": "als", "lzh": "zh_classical", "nan": "zh_min_nan", "nb": "no", "rup": "roa_rup",
+    "sgs": "bat_smg", "vro": "fiu_vro", "yue": "zh_yue",
+}  # fmt: skip
+
 #: Wikipedias in a variety of a language that has a list of its own.
 _DIALECTS = {"be_tarask": "be", "simple": "en", "zh_classical": "zh"}
 

@@ -11,10 +11,12 @@ of workers leave no trace in the bytes.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import pyarrow as pa
@@ -36,7 +38,8 @@ from worldclip.metadata.entries import (
     write_manifest,
 )
 from worldclip.metadata.ngrams import Limits
-from worldclip.storage import digest, read_json, write_json
+from worldclip.metadata.reading import PACE, told
+from worldclip.storage import digest, read_json, sweep, write_json
 
 Report = Callable[[str, int, int], None]
 
@@ -58,7 +61,8 @@ def build_lists(
         languages: the lists to build; all that the sources reach by default.
         concepts: your own list (`metadata.concepts.own_concepts`).
         limits: how much counting holds in memory; it changes no byte.
-        report: called with a step's name, tasks done and tasks in all.
+        report: called with a step's name, how much of it is done and how much there is: "bytes read" of the sources'
+            files, also within one file, wherever it is read; then "lists". Its first step is told by a thread.
 
     Raises:
         ConfigError: a list is not known.
@@ -79,25 +83,29 @@ def build_lists(
         found.append(Source(path=concepts, kind="concepts"))
     names = [_name(source.path, sources) for source in found]
     work = folder / "work"
-    told = [
+    outs = [
         work / "sources" / _version(name, source, selection) / "done.json"
         for name, source in zip(names, found, strict=True)
     ]
-    _begin(work / "lists", digest(BUILDER, repr(selection), repr(languages), *(out.parent.name for out in told)))
+    _begin(work / "lists", digest(BUILDER, repr(selection), repr(languages), *(out.parent.name for out in outs)))
     (folder / MANIFEST).unlink(missing_ok=True)  # a folder without one is unfinished
 
-    def run(what: str, tasks: list[Task]) -> None:
-        engine.run(tasks, partial(report, what) if report else None)
-
-    run(
-        "sources",
-        [
-            Task(name=name, function=read_source, arguments=(source, selection.chinese, limits, out), output=out)
-            for name, source, out in zip(names, found, told, strict=True)
-        ],
-    )
+    with _bytes_read(work / "sources", report) as progress:
+        engine.run(
+            [
+                Task(
+                    name=name,
+                    function=read_source,
+                    arguments=(source, selection.chinese, limits, out),
+                    output=out,
+                    size=source.path.stat().st_size,
+                )
+                for name, source, out in zip(names, found, outs, strict=True)
+            ],
+            progress,
+        )
     parts = {
-        code: mine for code, mine in parts_of(zip(found, told, strict=True), selection.rule).items() if code in wanted
+        code: mine for code, mine in parts_of(zip(found, outs, strict=True), selection.rule).items() if code in wanted
     }
     if not parts:
         raise MissingData(
@@ -105,8 +113,7 @@ def build_lists(
             "Files keep the names they are published under; `worldclip metadata download` fetches some."
         )
     facts = {code: work / "lists" / f"{code}.json" for code in parts}
-    run(
-        "lists",
+    engine.run(
         [
             Task(
                 name=f"list {code}",
@@ -116,6 +123,7 @@ def build_lists(
             )
             for code, mine in parts.items()
         ],
+        partial(report, "lists") if report else None,
     )
     made = {code: read_json(path) for code, path in facts.items()}
     write_manifest(
@@ -124,11 +132,40 @@ def build_lists(
         {
             "languages": made,
             "selection": asdict(selection),
-            "sources": {name: read_json(out) for name, out in zip(names, told, strict=True)},
+            "sources": {name: read_json(out) for name, out in zip(names, outs, strict=True)},
             "unread_files": sorted(_name(path, sources) for path in unread),
         },
     )
     return read_metadata(folder)
+
+
+@contextmanager
+def _bytes_read(folder: Path, report: Report | None) -> Iterator[Callable[[int, int], None] | None]:
+    """Give what an engine tells of files that are done; report it with what workers have read of others."""
+    if report is None:
+        yield None
+        return
+    sweep(folder)  # what killed workers told
+    done, total = 0, 0
+    ended = Event()
+
+    def book(files_done: int, files: int) -> None:
+        nonlocal done, total
+        done, total = files_done, files
+
+    def watch() -> None:
+        while not ended.wait(PACE):
+            if done < total:  # All of a file may be read before its counts are written.
+                report("bytes read", min(done + told(folder), total - 1), total)
+
+    watcher = Thread(target=watch, daemon=True, name="worldclip-bytes-read")
+    watcher.start()
+    try:
+        yield book
+    finally:
+        ended.set()
+        watcher.join()
+        report("bytes read", done, total)
 
 
 def _name(path: Path, sources: Path) -> str:

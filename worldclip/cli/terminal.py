@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from typing import Any, ParamSpec
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from worldclip.errors import WorldclipError
@@ -26,6 +27,10 @@ PLAIN_STEPS = 10
 PLAIN_SECONDS = 60.0
 
 
+#: Such amounts, as of bytes, are told in thousands, millions or billions.
+MANY = 10_000_000
+
+
 class TerminalReporter:
     """Progress bars on a terminal, plain lines elsewhere."""
 
@@ -34,7 +39,7 @@ class TerminalReporter:
         self._bars = Progress(
             TextColumn("{task.description:<9}"),
             BarColumn(bar_width=None),
-            MofNCompleteColumn(),
+            TextColumn("{task.fields[part]}"),
             TextColumn("{task.fields[note]}"),
             TimeRemainingColumn(compact=True),
             TextColumn("left"),
@@ -65,19 +70,20 @@ class TerminalReporter:
     def progress(self, what: str, done: int, total: int, note: str = "") -> None:
         """So much of a piece of work is done."""
         note = f"{note} {self._pace(what, done, total)}".strip()
+        amount = f"{done:,} of {total:,}" if total < MANY else f"{_short(done)} of {_short(total)}"
         if self.console.is_terminal:
             if what not in self._ids:
-                self._ids[what] = self._bars.add_task(what, total=total, note=note)
-            self._bars.update(self._ids[what], completed=done, total=total, note=note)
+                self._ids[what] = self._bars.add_task(what, total=total, part=amount, note=note)
+            self._bars.update(self._ids[what], completed=done, total=total, part=amount, note=note)
             if done >= total:  # A finished bar gives its room to the next and leaves a line.
                 self._bars.remove_task(self._ids.pop(what))
-                self.line(f"{what}: {total:,} of {total:,} {note}".rstrip())
+                self.line(f"{what}: {amount} {note}".rstrip())
             return
         part, now = done * PLAIN_STEPS // max(total, 1), time.monotonic()
         told, when = self._told.get(what, (-1, now))
         if part != told or now - when > PLAIN_SECONDS:
             self._told[what] = part, now
-            self.line(f"{what}: {done:,} of {total:,} {note}".rstrip())
+            self.line(f"{what}: {amount} {note}".rstrip())
 
     def _pace(self, what: str, done: int, total: int) -> str:
         """How fast this goes, and where there is no bar how long it will still take."""
@@ -89,7 +95,14 @@ class TerminalReporter:
             return ""
         rate = (done - first) / max(now - began, 1e-3)
         left = timedelta(seconds=round((total - done) / rate))
-        return f"({rate:,.3g}/s)" if done >= total or self.console.is_terminal else f"({rate:,.3g}/s, {left} left)"
+        pace = f"{_short(rate)}/s"
+        return f"({pace})" if done >= total or self.console.is_terminal else f"({pace}, {left} left)"
+
+
+def _short(number: float) -> str:
+    """Four figures at most, and a letter for thousands, millions, billions: 12.35M."""
+    power = min(int(math.log10(max(number, 1))) // 3, 4)
+    return f"{number / 1000**power:.4g}{' kMGT'[power]}".rstrip()
 
 
 def told(function: Callable[P, None]) -> Callable[P, None]:

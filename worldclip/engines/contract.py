@@ -38,13 +38,14 @@ class Task:
     """One shard's work: `function(*arguments)` writes `output` atomically.
 
     `function` is module-level and `arguments` can be pickled, as both travel to another process. `name` is what an
-    error calls the task; names and outputs are unique within a run.
+    error calls the task; names and outputs are unique within a run. Progress counts in `size`s.
     """
 
     name: str
     function: Callable[..., None]
     arguments: tuple[Any, ...]
     output: Path
+    size: int = 1
 
 
 class Engine(Protocol):
@@ -57,8 +58,8 @@ class Engine(Protocol):
     def run(self, tasks: Sequence[Task], progress: Callable[[int, int], None] | None = None) -> None:
         """Do every task whose output is not there yet; return when all outputs are.
 
-        `progress(done, all)` is called once at the start and after each task that is done. One run at a time may
-        write to a folder: temporary files that killed runs left below the outputs' folders are removed.
+        `progress(done, all)`, in sizes of tasks, is called once at the start and after each that is done. One run at a
+        time may write to a folder: temporary files that killed runs left below the outputs' folders are removed.
 
         Raises:
             ShardsFailed: some tasks failed every try; all others are done.
@@ -78,8 +79,8 @@ class Ledger:
         self.failures: dict[str, str] = {}
         self._tries = tries
         self._failed: Counter[str] = Counter()
-        self._all = len(tasks)
-        self._done = len(tasks) - len(self.todo)
+        self._all = sum(task.size for task in tasks)
+        self._done = self._all - sum(task.size for task in self.todo)
         self._progress = progress
         self._report()
 
@@ -88,7 +89,7 @@ class Ledger:
         if error is None and not task.output.exists():
             error = f"it ended without writing {task.output}"
         if error is None:
-            self._done += 1
+            self._done += task.size
             self._report()
             return
         self._failed[task.name] += 1

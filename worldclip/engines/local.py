@@ -53,8 +53,8 @@ class LocalEngine:
     def run(self, tasks: Sequence[Task], progress: Callable[[int, int], None] | None = None) -> None:
         """Do every task whose output is not there yet; return when all outputs are.
 
-        `progress(done, all)` is called once at the start and after each task that is done. One run at a time may
-        write to a folder: temporary files that killed runs left below the outputs' folders are removed.
+        `progress(done, all)`, in sizes of tasks, is called once at the start and after each that is done. One run at a
+        time may write to a folder: temporary files that killed runs left below the outputs' folders are removed.
 
         Raises:
             ShardsFailed: some tasks failed every try; all others are done.

@@ -18,11 +18,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from worldclip.errors import DataError
-from worldclip.languages import LANGUAGES, OTHER, Rule, list_of_wikipedia, list_of_wordnet
+from worldclip.languages import ALIASES, LANGUAGES, OTHER, Rule, list_of_wikipedia, list_of_wordnet
 from worldclip.metadata.concepts import own_concepts
-from worldclip.metadata.counts import ceil_share, merged, top
+from worldclip.metadata.counts import Blocks, ceil_share, merged, top
 from worldclip.metadata.entries import Caps, entry_list, write_entries
 from worldclip.metadata.ngrams import Limits, count_ngrams, segmented, tokens, top_pairs
+from worldclip.metadata.reading import READING, telling
 from worldclip.metadata.segment import Chinese, Segmenter, segmenter
 from worldclip.metadata.titles import count_views, views
 from worldclip.metadata.wikipedia import articles
@@ -30,6 +31,9 @@ from worldclip.metadata.wordnet import lmf_lemmas, omw_lemmas, princeton_lemmas
 from worldclip.storage import read_json, replacing, write_json
 
 Kind = Literal["text", "views", "omw", "princeton", "lmf", "concepts"]
+
+#: What is set aside of all words, pairs and titles before the rules of entries are asked.
+RARER, LOOSER, LESS_SEEN = "u: less frequent", "b: too rare or of lower PMI", "t: fewer views"
 
 _SCORED = pa.schema([("entry", pa.string()), ("score", pa.float64())])
 
@@ -66,6 +70,9 @@ _DUMP = re.compile(
     r"(?P<code>\w+?)wiki-(?P<form>.*?(?:pages-articles(?:-multistream)?|pages-meta-current|cirrussearch-content))"
     r"(?P<part>\d*)\.(?:xml|json)(?:-p\d+p\d+)?(?:\.bz2|\.gz|)"
 )
+#: CirrusSearch's dumps since 2025, and the exports of all pages' content beside the dumps.
+_INDEX = re.compile(r"(?P<code>\w+?)wiki_(?P<form>content-\d{8})(?P<part>-\d+)\.json(?:\.bz2|\.gz|)")
+_EXPORT = re.compile(r"(?P<code>\w+?)wiki-(?P<form>\d{4}-\d\d-\d\d)(?P<part>-p\d+p\d+)\.xml(?:\.bz2|\.gz|)")
 _HUB = re.compile(r"(?:\d{8}\.)?([a-z][\w-]*)")
 #: By the hour, or by the day those of people: `-spider` and `-automated` are left out.
 _VIEWS = re.compile(r"pageviews-\d{8}-(?:\d{6}|user)(?:\.gz|\.bz2)?")
@@ -76,8 +83,9 @@ _LMF = re.compile(r".*\.xml(?:\.gz|\.xz)?")
 def find_sources(folder: Path) -> tuple[list[Source], list[Path]]:
     """The files below `folder`, in any depth, known by the names they are published under; and those that are not.
 
-    `swwiki-20240501-pages-articles.xml.bz2`, `swwiki-...-cirrussearch-content.json.gz`, `20231101.sw/*.parquet`,
-    `pageviews-20240501-000000.gz`, `wn-data-fin.tab`, `data.noun`, `oewn-2024.xml.gz`.
+    `swwiki-20240501-pages-articles.xml.bz2`, `swwiki-2026-05-01-p1p9.xml.bz2`, `swwiki_content-20260503-00000.json.bz2`,
+    `swwiki-...-cirrussearch-content.json.gz`, `20231101.sw/*.parquet`, `pageviews-20240501-000000.gz`,
+    `wn-data-fin.tab`, `data.noun`, `oewn-2024.xml.gz`.
 
     Raises:
         DataError: a dump is of no Wikipedia that we know, or the text of one is there twice.
@@ -85,10 +93,10 @@ def find_sources(folder: Path) -> tuple[list[Source], list[Path]]:
     sources, unknown = [], []
     forms: dict[str, set[str]] = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        if dump := _DUMP.fullmatch(path.name):
+        if dump := next(filter(None, (name.fullmatch(path.name) for name in (_DUMP, _INDEX, _EXPORT))), None):
             sources.append(Source(path=path, kind="text", code=_wikipedia(dump["code"], path)))
             form = f"{dump['form']}, in {'parts' if dump['part'] else 'one file'}"
-            forms.setdefault(dump["code"], set()).add(form)
+            forms.setdefault(sources[-1].code, set()).add(form)
         elif path.suffix == ".parquet" and (hub := _HUB.fullmatch(path.parent.name)):
             sources.append(Source(path=path, kind="text", code=_wikipedia(hub[1].replace("-", "_"), path)))
             forms.setdefault(sources[-1].code, set()).add(f"Parquet in {path.parent}")
@@ -112,6 +120,7 @@ def find_sources(folder: Path) -> tuple[list[Source], list[Path]]:
 
 
 def _wikipedia(code: str, path: Path) -> str:
+    code = ALIASES.get(code, code)
     if code not in LANGUAGES or code == OTHER:
         raise DataError(f"{path}: there is no Wikipedia {code!r} in the table of languages; rename or remove it.")
     return code
@@ -121,6 +130,7 @@ def read_source(source: Source, chinese: Chinese, limits: Limits, out: Path) -> 
     """Read one file; write its counts into the folder of `out`, and then `out`, the JSON that tells of them.
 
     The JSON has `lists` (or Wikipedias, of text and views) and `set_aside`; of text, also `articles` and `tokens`.
+    How far the file is read is told beside the folder (`reading.telling`).
     """
     folder = out.parent
     if folder.exists():
@@ -128,12 +138,13 @@ def read_source(source: Source, chinese: Chinese, limits: Limits, out: Path) -> 
     folder.mkdir(parents=True)
     set_aside: Counter[str] = Counter()
     told: dict[str, Any] = {"lists": [source.code]}
-    if source.kind == "text":
-        told |= _count_text(source, segmenter(source.code, chinese), folder, limits, set_aside)
-    elif source.kind == "views":
-        told["lists"] = count_views(views(source.path, set_aside), folder)
-    else:
-        told["lists"] = _by_list(_rows(source, set_aside), folder)
+    with telling(folder.with_suffix(READING)):
+        if source.kind == "text":
+            told |= _count_text(source, segmenter(source.code, chinese), folder, limits, set_aside)
+        elif source.kind == "views":
+            told["lists"] = count_views(views(source.path, set_aside), folder)
+        else:
+            told["lists"] = _by_list(_rows(source, set_aside), folder)
     write_json(out, {**told, "set_aside": {reason: count for reason, count in sorted(set_aside.items()) if count}})
 
 
@@ -197,7 +208,7 @@ class Parts:
 def build_list(code: str, parts: Parts, selection: Selection, out: Path, facts: Path) -> None:
     """Write one list to `out` and then its facts (entries, tokens, what was set aside, hash) as JSON to `facts`."""
     set_aside: Counter[str] = Counter()
-    table = entry_list(_found(code, parts, selection), selection.caps, set_aside)
+    table = entry_list(_found(code, parts, selection, set_aside), selection.caps, set_aside)
     hashed = write_entries(out, table, code)
     write_json(
         facts,
@@ -210,26 +221,35 @@ def build_list(code: str, parts: Parts, selection: Selection, out: Path, facts: 
     )
 
 
-def _found(code: str, parts: Parts, selection: Selection) -> Iterator[tuple[str, Iterable[tuple[str, float]]]]:
+def _found(
+    code: str, parts: Parts, selection: Selection, set_aside: Counter[str]
+) -> Iterator[tuple[str, Iterable[tuple[str, float]]]]:
+    def but_best(blocks: Blocks, reason: str) -> Blocks:
+        for block in blocks:
+            set_aside[reason] += len(block)
+            yield block
+
     yield "w", _scored(parts.lemmas)
     if parts.text:
         words = [folder / "words.parquet" for folder in parts.text]
-        unigrams = top(merged(words), selection.word_share, selection.caps.unigrams)
+        unigrams = top(but_best(merged(words), RARER), selection.word_share, selection.caps.unigrams)
+        set_aside[RARER] -= len(unigrams)
         yield "u", unigrams
-        yield (
-            "b",
-            top_pairs(
-                merged([folder / "pairs.parquet" for folder in parts.text]),
-                merged(words),
-                parts.tokens,
-                least_count=selection.least_count,
-                threshold=selection.pmi,
-                cap=min(selection.caps.bigrams, ceil_share(len(unigrams), selection.pairs_per_word)),
-                # The release joins without a space where a segmenter divided the words.
-                joint=" " if LANGUAGES[code].spaced else "",
-            ),
+        bigrams = top_pairs(
+            but_best(merged([folder / "pairs.parquet" for folder in parts.text]), LOOSER),
+            merged(words),
+            parts.tokens,
+            least_count=selection.least_count,
+            threshold=selection.pmi,
+            cap=min(selection.caps.bigrams, ceil_share(len(unigrams), selection.pairs_per_word)),
+            # The release joins without a space where a segmenter divided the words.
+            joint=" " if LANGUAGES[code].spaced else "",
         )
-    yield "t", top(merged(parts.titles), selection.title_share, selection.caps.titles)
+        set_aside[LOOSER] -= len(bigrams)
+        yield "b", bigrams
+    titles = top(but_best(merged(parts.titles), LESS_SEEN), selection.title_share, selection.caps.titles)
+    set_aside[LESS_SEEN] -= len(titles)
+    yield "t", titles
     yield "c", _scored(parts.concepts)
 
 

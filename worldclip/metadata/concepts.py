@@ -6,6 +6,7 @@ import csv
 import math
 from collections import Counter
 from collections.abc import Iterator
+from io import TextIOWrapper
 from itertools import repeat
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pyarrow.parquet as pq
 
 from worldclip.errors import DataError, MissingData
 from worldclip.languages import LANGUAGES
+from worldclip.metadata.reading import batches, opened
 
 
 def own_concepts(path: Path, set_aside: Counter[str]) -> Iterator[tuple[str, str, float]]:
@@ -46,14 +48,14 @@ def _rows(path: Path) -> Iterator[tuple[object, object, object]]:
         try:
             with pq.ParquetFile(path) as parquet:
                 _need(path, parquet.schema_arrow.names)
-                for batch in parquet.iter_batches(use_threads=False):
+                for batch in batches(path, parquet):
                     table = batch.to_pydict()
                     yield from zip(table["lang"], table["entry"], table.get("score", repeat(None)), strict=False)
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise DataError(f"{path}: cannot be read as Parquet ({error}).") from None
         return
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
+        with opened(path) as raw, TextIOWrapper(raw, encoding="utf-8-sig", newline="") as file:
             if path.suffix == ".csv":
                 reader = csv.DictReader(file)
                 _need(path, reader.fieldnames or ())

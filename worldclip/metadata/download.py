@@ -18,7 +18,7 @@ from typing import Any
 
 from worldclip import __version__
 from worldclip.errors import ConfigError, DataError, MissingData
-from worldclip.languages import LANGUAGES, OTHER
+from worldclip.languages import ALIASES, LANGUAGES, OTHER
 
 SERVER = "https://dumps.wikimedia.org"
 AGENT = f"worldclip/{__version__} (builds concept lists; one connection)"
@@ -46,9 +46,9 @@ def articles_of(code: str, server: str = SERVER, date: str = "latest") -> list[R
         ConfigError: there is no such Wikipedia.
         MissingData: the server has no such dump, or gives no answer.
     """
-    if code not in LANGUAGES or code == OTHER:
+    if ALIASES.get(code, code) not in LANGUAGES or code == OTHER:
         raise ConfigError(f"--lang {code}: there is no such Wikipedia; codes are as dumps write them, e.g. zh_yue.")
-    wiki = f"{code}wiki"
+    wiki = "be_x_oldwiki" if code == "be_tarask" else f"{code}wiki"  # this one alone is not named as its site is
     sums = _get(f"{server}/{wiki}/{date}/{wiki}-{date}-sha1sums.txt").decode("utf-8", "replace")
     # The sums of `latest` name the files of the newest date: those are fetched, or a new dump could come in between.
     wanted = re.compile(rf"{re.escape(wiki)}-(\d{{8}})-pages-articles\.xml\.bz2")

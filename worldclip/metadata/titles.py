@@ -15,18 +15,13 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from worldclip.languages import LANGUAGES, OTHER
+from worldclip.languages import ALIASES, LANGUAGES, OTHER
 from worldclip.metadata.counts import COUNTED, merge_runs, write_blocks
 from worldclip.metadata.reading import lines
 
 #: Longer lines are no page views: MediaWiki's titles have at most 255 bytes, percent-coded three times as many.
 LONGEST_LINE = 8192
 
-#: Codes that some Wikipedias have had, or are due to have, beside their own.
-_ALIASES = {
-    "be_x_old": "be_tarask", "gsw": "als", "lzh": "zh_classical", "nan": "zh_min_nan", "nb": "no", "rup": "roa_rup",
-    "sgs": "bat_smg", "vro": "fiu_vro", "yue": "zh_yue",
-}  # fmt: skip
 _ACCESS = frozenset({"desktop", "mobile-web", "mobile-app", "web", "app"})
 _ENDINGS = ("", "m", "zero", "wikipedia", "m.wikipedia")
 
@@ -38,7 +33,7 @@ def wikipedia_of(project: str) -> str | None:
     """
     site, _, ending = project.partition(".")
     code = site.replace("-", "_")
-    code = _ALIASES.get(code, code)
+    code = ALIASES.get(code, code)
     return code if ending in _ENDINGS and code in LANGUAGES and code != OTHER else None
 
 

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from mwparserfromhell.parser import ParserError
 
 from worldclip.errors import DataError, MissingData
-from worldclip.metadata.reading import lines, parsed
+from worldclip.metadata.reading import batches, lines, parsed
 from worldclip.metadata.wikitext import PREFIXES, plain_text
 
 Articles = Iterator[tuple[str, str]]
@@ -30,6 +30,9 @@ LONGEST_PAGE = 4_000_000
 
 #: Bytes of a line of JSON, a page with all that is told of it.
 _LONGEST_LINE = 32_000_000
+
+#: Names of files and categories: a dump tells of three.
+_MOST_PREFIXES = 1000
 
 _HALVES = re.compile("[\ud800-\udfff]")
 
@@ -58,7 +61,7 @@ def _from_parquet(path: Path, set_aside: Counter[str]) -> Articles:
         with pq.ParquetFile(path) as file:
             if lacking := {"title", "text"} - set(file.schema_arrow.names):
                 raise DataError(f"{path}: has no column {', '.join(sorted(lacking))}; articles need title and text.")
-            for batch in file.iter_batches(256, columns=["title", "text"], use_threads=False):
+            for batch in batches(path, file, 256, ["title", "text"]):
                 for title, text in zip(*(batch.column(name).to_pylist() for name in ("title", "text")), strict=True):
                     if isinstance(title, str) and isinstance(text, str) and len(text) <= LONGEST_PAGE:
                         yield title, text
@@ -66,7 +69,7 @@ def _from_parquet(path: Path, set_aside: Counter[str]) -> Articles:
                         set_aside["article: null or too long"] += 1
     except FileNotFoundError:
         raise MissingData(f"{path}: not found.") from None
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read as Parquet ({error}); fetch it again.") from None
 
 
@@ -171,7 +174,7 @@ class _Pages:
             self._fields[name] = "".join(self._parts) if self._length <= LONGEST_PAGE else ""
             if self._length > LONGEST_PAGE:
                 self._set_aside["article: too long"] += 1
-        elif name == "namespace" and self._namespace in ("-2", "6", "14"):
+        elif name == "namespace" and self._namespace in ("-2", "6", "14") and len(self.prefixes) < _MOST_PREFIXES:
             self.prefixes |= {"".join(self._parts).strip().casefold()}
         elif name == "page":
             self._finish()

@@ -50,11 +50,11 @@ def princeton_lemmas(path: Path, set_aside: Counter[str]) -> Iterator[tuple[str,
     for line in lines(path, LONGEST_LINE):
         if line and line.startswith(b"  "):
             continue
-        fields = (line or b"").decode("utf-8", "replace").split(" ")
         try:
+            fields = (line or b"").decode().split(" ")
             words = fields[4 : 4 + 2 * int(fields[3], 16) : 2]
             complete = len(words) == int(fields[3], 16)
-        except (IndexError, ValueError):
+        except (IndexError, ValueError):  # the latter also of bytes that are no UTF-8
             complete = False
         if not complete:
             set_aside[MALFORMED] += 1
@@ -112,7 +112,10 @@ def omw_lemmas(path: Path, set_aside: Counter[str]) -> Iterator[tuple[str, float
     for line in lines(path, LONGEST_LINE):
         if line and line.startswith(b"#"):
             continue
-        fields = (line or b"").decode("utf-8", "replace").rstrip("\r\n").split("\t")
+        try:
+            fields = (line or b"").decode().rstrip("\r\n").split("\t")
+        except UnicodeDecodeError:
+            fields = []
         if len(fields) < 3:
             set_aside[MALFORMED] += 1
             continue
