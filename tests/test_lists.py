@@ -30,14 +30,16 @@ from in_namespace import HEAD
 from namespace import UNSHARE, cannot_unshare
 
 from worldclip.cli import main
+from worldclip.config import CurationConfig
+from worldclip.curate import curate
 from worldclip.engines.local import LocalEngine
 from worldclip.errors import ConfigError, DataError, MissingData, ShardsFailed
 from worldclip.languages import LANGUAGES, OTHER, list_of_wikipedia
 from worldclip.lists import build_lists, compare, info
-from worldclip.metadata import read_entries
+from worldclip.metadata import read_entries, read_metadata
 from worldclip.metadata.build import Selection, find_sources
 from worldclip.metadata.ngrams import tokens
-from worldclip.storage import read_json
+from worldclip.storage import read_json, read_table
 
 HERE = LocalEngine(workers=0, tries=1)
 ALL = Selection(word_share=1.0, pairs_per_word=9.0, title_share=1.0, least_count=1)
@@ -148,17 +150,26 @@ def test_every_source_is_in_the_lists(built: tuple[Path, Path]) -> None:
 
 def test_all_that_sources_bring_is_listed_or_counted(tmp_path: Path) -> None:
     dumps, out = sources(tmp_path / "dumps"), tmp_path / "out"
-    (tmp_path / "own.csv").write_text("lang,entry\nsw,tai\nsw,tai\nsw,mbwa\n")
+    (tmp_path / "own.csv").write_text("lang,entry\nsw,tai\nsw,tai\nsw,mbwa\nsw,St. Louis\n")
     build_lists(dumps, out, engine=HERE, concepts=tmp_path / "own.csv")
     facts = read_json(out / "manifest.json")["languages"]["sw"]
-    # Of both files: 24 words (mbwa, mkubwa, two of the parts, 20 numbers); pairs of them; one title; three concepts.
+    # Of both files: 24 words (mbwa, mkubwa, two of the parts, 20 numbers); pairs of them; one title; four concepts.
     text = [tokens(f"mbwa mkubwa {at} mbwa mkubwa part{part}") for at in range(20) for part in (1, 2)]
     words, pairs = {word for page in text for word in page}, {pair for page in text for pair in pairwise(page)}
     assert len(words) == 24
-    assert facts["entries"] - 100 + sum(facts["set_aside"].values()) == len(words) + len(pairs) + 1 + 3
+    assert facts["entries"] - 100 + sum(facts["set_aside"].values()) == len(words) + len(pairs) + 1 + 4
     assert facts["set_aside"]["u: less frequent"] == 24 - 3
     assert facts["set_aside"]["b: too rare or of lower PMI"] == len(pairs) - 2
     assert "t: fewer views" not in facts["set_aside"]
+    (row,) = (row for row in info(out) if row["lang"] == "sw")
+    assert (row["dead_paper"], row["dead_unicode"]) == (1, 0)  # "St. Louis"
+    table = CliRunner().invoke(main, ["metadata", "info", str(out)], env={"COLUMNS": "80"}).output
+    shown = [str(row[name]) for name in ("lang", "script", "entries", "unigrams", "bigrams", "titles", "concepts")]
+    shown += ["1", "0", row["hash"][:8]]
+    assert [line.split() for line in table.splitlines() if line.split()[0] == "sw"] == [
+        [*shown[:3], "0", *shown[3:]]  # no lemma of this list, but of another
+    ]
+    assert {"unigrams", "unicode", "paper"} <= set(table.split())
 
 
 def test_progress_is_by_bytes_within_one_file(tmp_path: Path) -> None:
@@ -206,11 +217,15 @@ def test_lists_open_in_pandas_and_duckdb(built: tuple[Path, Path]) -> None:
         assert list(frame.columns) == ["entry", "source", "score"]
         assert frame.to_dict("records") == rows
     with duckdb.connect() as connection:
-        assert connection.sql(f"SELECT * FROM '{out}/sw.parquet'").fetchall() == [tuple(row.values()) for row in ours["sw"]]
+        assert connection.sql(f"SELECT * FROM '{out}/sw.parquet'").fetchall() == [
+            tuple(row.values()) for row in ours["sw"]
+        ]
         counted = f"SELECT parse_filename(filename, true), count(*) FROM read_parquet('{out}/*.parquet') GROUP BY 1"
         assert dict(connection.sql(counted).fetchall()) == {lang: len(rows) for lang, rows in ours.items()}
         # Ids are positions: DuckDB numbers the rows itself.
-        third = f"SELECT entry FROM read_parquet('{out}/sw.parquet', file_row_number = true) WHERE file_row_number = 102"
+        third = (
+            f"SELECT entry FROM read_parquet('{out}/sw.parquet', file_row_number = true) WHERE file_row_number = 102"
+        )
         assert connection.sql(third).fetchall() == [(ours["sw"][102]["entry"],)]
 
 
@@ -258,6 +273,23 @@ def test_caps_are_those_of_the_paper(tmp_path: Path) -> None:
     assert scores == sorted(scores, reverse=True)
     build_lists(tmp_path / "in", tmp_path / "fixed", engine=HERE, selection=Selection(pmi=30.0))
     assert {row["lang"]: row["bigrams"] for row in info(tmp_path / "fixed")} == {"sw": 0}
+
+
+@pytest.mark.filterwarnings("ignore")  # of the segmenter
+@pytest.mark.parametrize(("rule", "lang"), [("release", "zh"), ("corrected", "zh_yue")])
+def test_texts_find_the_list_that_their_wikipedia_joined(rule: str, lang: str, tmp_path: Path) -> None:
+    dumps, out = sources(tmp_path / "dumps"), tmp_path / "out"
+    done = CliRunner().invoke(
+        main, ["metadata", "build", "--sources", str(dumps), "--out", str(out), "--rule", rule, "--workers", "0"]
+    )
+    assert done.exit_code == 0, done.output
+    assert ({"zh", "zh_yue"} & set(read_metadata(out).entries)) == {lang}
+    pairs = {"id": ["1", "2"], "text": ["佢哋喺香港嘅茶餐廳食緊嘢", "a big dog in the garden with a man"]}
+    pq.write_table(pa.table(pairs), tmp_path / "pairs.parquet")
+    config = CurationConfig(t_en=1)
+    curate([tmp_path / "pairs.parquet"], read_metadata(out), tmp_path / "curated", config, seed=0, engine=HERE)
+    (path,) = (tmp_path / "curated").glob("curated-*.parquet")
+    assert sorted(read_table(path, ["lang"]).column("lang").to_pylist()) == ["en", lang]
 
 
 @pytest.mark.filterwarnings("ignore")  # of the segmenters

@@ -99,7 +99,7 @@ def curate(
     if config.metadata == "merged" and config.t_en is None and config.target_pairs is None:
         raise ConfigError("curation.metadata=merged has no English counts to take t_en from: give curation.t_en.")
     forget()
-    question = Question(folder=folder, lists=tuple(lists), metadata=metadata.hash, config=config)
+    question = Question(folder=folder, lists=tuple(lists), metadata=metadata.hash, rule=metadata.rule, config=config)
     run = Steps(engine, report)
     index = {name: question.index / name for name in lists}
     run.all(

@@ -26,7 +26,7 @@ from worldclip.curation.count import add
 from worldclip.curation.sample import Candidates, draw_probability, id_keys, keep_probability_of
 from worldclip.curation.size import UNIT
 from worldclip.errors import DataError
-from worldclip.languages import metadata_code
+from worldclip.languages import Rule, metadata_code
 from worldclip.pairs.rows import LONGEST_TEXT
 from worldclip.pairs.sources import opened
 from worldclip.schema import COUNTS, CURATED, MATCHED_TEXT, MATCHES, as_pairs, only_utf8
@@ -52,6 +52,7 @@ class Question:
     folder: Path  #: of the run
     lists: tuple[str, ...]  #: names of the concept lists, in order
     metadata: str  #: hash of the concept lists
+    rule: Rule = "corrected"  #: by which a label's list is found
     config: CurationConfig
 
     @property
@@ -184,7 +185,7 @@ def _match(
         distinct = pc.if_else(long, pa.scalar(None, pa.string()), distinct)
 
     labels = _language_id(question.config.lid).predict(distinct)[0].dictionary_encode()
-    known = [metadata_code(label) for label in labels.dictionary.to_pylist()]
+    known = [metadata_code(label, question.rule) for label in labels.dictionary.to_pylist()]
     lang = pa.array(known, pa.string()).take(labels.indices)
     place_of = np.array([*map(question.place_of, known), -1])  # the last is that of a null
     places = place_of[labels.indices.fill_null(len(known)).to_numpy()]

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,15 @@ def test_same_bytes_each_task_once_in_any_order(tmp_path: Path, workers: int) ->
     assert contents(tmp_path / "found") == contents(tmp_path / "expected")
     assert begun(tmp_path / "found") == {f"shard-{n}": 1 for n in range(7)}
     assert told == [(n, 7) for n in range(8)]
+
+
+@ALL
+def test_progress_counts_in_sizes(tmp_path: Path, workers: int) -> None:
+    tasks = [replace(each, size=10**n) for n, each in enumerate(digests(tmp_path, 3))]
+    engine(workers).run(tasks[1:2])
+    told: list[tuple[int, int]] = []
+    engine(workers).run(tasks, lambda done, total: told.append((done, total)))
+    assert told in ([(10, 111), (11, 111), (111, 111)], [(10, 111), (110, 111), (111, 111)])
 
 
 @ALL

@@ -36,7 +36,7 @@ class Dumps(BaseHTTPRequestHandler):
         ranged = self.headers.get("Range", "")
         self.asked.append((self.path, ranged))
         if self.path.endswith("sha1sums.txt"):
-            name = "swwiki-20240501-pages-articles.xml.bz2"
+            name = f"{'be_x_old' if 'be_x_old' in self.path else 'sw'}wiki-20240501-pages-articles.xml.bz2"
             self._answer(200, f"{hashlib.sha1(CONTENT).hexdigest()}  {name}\n{'0' * 40}  swwiki-other.gz\n".encode())
         elif "missing" in self.path:
             self.send_error(404)
@@ -122,6 +122,12 @@ def test_what_a_server_may_do(server: str, tmp_path: Path) -> None:
     with pytest.raises(MissingData, match="429"):
         download([Remote(url=f"{server}/busy", name="busy", sha1=sha1)], tmp_path, pause=waited.append)
     assert waited == [LONGEST_WAIT] * 4  # however long it asks to be left alone
+
+
+def test_the_one_wikipedia_that_dumps_name_otherwise(server: str) -> None:
+    for code in ("be_tarask", "be_x_old"):
+        (remote,) = articles_of(code, server)
+        assert remote.url.endswith("/be_x_oldwiki/20240501/be_x_oldwiki-20240501-pages-articles.xml.bz2")
 
 
 def test_what_cannot_be_asked_for(server: str) -> None:

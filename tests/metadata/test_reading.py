@@ -1,4 +1,4 @@
-"""How far a file is read, told in bytes of it as it lies on the disk, by every reader; XML made to grow without bound."""
+"""How far a file is read, told in bytes of it on the disk by every reader; XML made to grow without bound."""
 
 from __future__ import annotations
 

@@ -78,6 +78,10 @@ def test_parquet_of_the_hub(tmp_path: Path) -> None:
     pq.write_table(pa.table({"text": ["x"]}), tmp_path / "b.parquet")
     with pytest.raises(DataError, match="no column title"):
         read(tmp_path / "b.parquet")
+    texts = pa.array(["Bär".encode("latin-1")]).view(pa.string())
+    pq.write_table(pa.table({"title": ["x"], "text": texts}), tmp_path / "d.parquet")
+    with pytest.raises(DataError, match=r"d\.parquet: cannot be read as Parquet.*utf-8"):
+        read(tmp_path / "d.parquet")
     pq.write_table(pa.table({"title": [1], "text": [2]}), tmp_path / "c.parquet")
     assert read(tmp_path / "c.parquet") == ([], {"article: null or too long": 1})
 

@@ -102,6 +102,16 @@ def test_omw_and_lmf(tmp_path: Path) -> None:
         list(lmf_lemmas(tmp_path / "a.xml.xz", set_aside))
 
 
+def test_rows_of_another_encoding_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "a.tab").write_bytes("1-n\tdeu:lemma\tBär\n".encode("latin-1") + "1-n\tdeu:lemma\tÄhre\n".encode())
+    set_aside: Counter[str] = Counter()
+    assert dict(omw_lemmas(tmp_path / "a.tab", set_aside)) == {"Ähre": 1}
+    row = "08970180 15 n 01 {} 0 000 | ours\n"
+    (tmp_path / "a").write_bytes(row.format("Bär").encode("latin-1") + row.format("Ähre").encode())
+    assert dict(princeton_lemmas(tmp_path / "a", set_aside)) == {"Ähre": 1}
+    assert set_aside == {MALFORMED: 2}
+
+
 def test_rows_without_end(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"x" * 5_000_000)
     for read in (omw_lemmas, princeton_lemmas):

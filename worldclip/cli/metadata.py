@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import click
 
@@ -17,6 +18,7 @@ from worldclip.cli.options import (
 )
 from worldclip.cli.terminal import TerminalReporter, show, told
 from worldclip.errors import InputError
+from worldclip.languages import Rule
 
 
 @click.group()
@@ -30,7 +32,10 @@ def metadata() -> None:
 @click.option("--sources", type=click.Path(path_type=Path, file_okay=False), help="Folder of dumps: build from these.")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Where the lists from dumps go.")
 @click.option("--concepts", type=click.Path(path_type=Path, dir_okay=False), help="Your own list: text, CSV, Parquet.")
-@click.option("--pmi", type=float, help="Fixed threshold of word pairs; the release's is 30.  [default: by rank]")
+@click.option("--pmi", type=float, help="Least PMI; release: 30.  [default: by rank]")
+@click.option(
+    "--rule", type=click.Choice(get_args(Rule)), help="Which list each Wikipedia joins.  [default: corrected]"
+)
 @workers_option
 @engine_option
 @told
@@ -41,6 +46,7 @@ def metadata_build(
     out: Path | None,
     concepts: Path | None,
     pmi: float | None,
+    rule: Rule | None,
     workers: int | None,
     engine: str,
 ) -> None:
@@ -52,13 +58,14 @@ def metadata_build(
     from worldclip import pipeline
     from worldclip.run import locked
 
-    if (sources, out, concepts, pmi, workers, engine) == (*[None] * 5, "local"):
+    if (sources, out, concepts, pmi, rule, workers, engine) == (*[None] * 6, "local"):
         with locked(folder), TerminalReporter() as reporter:
             pipeline.build_metadata(run_of(folder, settings, reporter))
         return
     if sources is None or out is None:
         raise InputError(
-            "Lists from dumps need both --sources and --out; --concepts, --pmi, --workers, --engine go with them."
+            "Lists from dumps need both --sources and --out; --concepts, --pmi, --rule, --workers and --engine "
+            "go with them."
         )
     from worldclip.config import Recipe, override
     from worldclip.lists import build_lists
@@ -73,7 +80,7 @@ def metadata_build(
             engine=where,
             languages=recipe.metadata.languages,
             concepts=concepts,
-            selection=Selection(pmi=pmi, chinese=recipe.metadata.chinese),
+            selection=Selection(pmi=pmi, rule=rule or "corrected", chinese=recipe.metadata.chinese),
             report=reporter.progress,
         )
         reporter.line(f"metadata: {sum(map(len, lists.entries.values())):,} entries in {len(lists.entries)} lists")
@@ -103,5 +110,13 @@ def metadata_download(codes: tuple[str, ...], out: Path, date: str, server: str)
 def metadata_info(folder: Path, other: Path | None, as_json: bool) -> None:
     """Entries of each language by source, script, dead entries and hash; with two folders, what differs."""
     from worldclip import lists
+    from worldclip.metadata.entries import SOURCES
 
-    show(lists.compare(folder, other) if other else lists.info(folder), as_json)
+    rows = lists.compare(folder, other) if other else lists.info(folder)
+    if not as_json and not other:  # what tells nothing is not in the table
+        hidden = {"name", "numbers"} | {name for name in SOURCES.values() if not any(row[name] for row in rows)}
+        rows = [
+            {name: value for name, value in row.items() if name not in hidden} | {"hash": row["hash"][:8]}
+            for row in rows
+        ]
+    show(rows, as_json)

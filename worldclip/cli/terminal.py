@@ -12,6 +12,7 @@ from functools import wraps
 from typing import Any, ParamSpec
 
 import click
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -137,21 +138,31 @@ def escaped(text: str) -> str:
 
 
 def show(rows: list[dict[str, Any]], as_json: bool) -> None:
-    """Print rows as a table, or as JSON for a machine."""
+    """Print rows as a table, whose words are never cut short, or as JSON for a machine."""
     if as_json:
         click.echo(json.dumps(rows, ensure_ascii=False))
         return
-    table = Table(header_style="bold", box=None)
-    for name in rows[0] if rows else ():
-        table.add_column(name, justify="right" if isinstance(rows[0][name], int | float) else "left")
-    for row in rows:
-        table.add_row(
-            *(
-                f"{value:,.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
-                for value in row.values()
-            )
+    console, table = Console(), Table(header_style="bold", box=None)
+    cells = [
+        [
+            f"{value:,.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+            for value in row.values()
+        ]
+        for row in rows
+    ]
+    needed = 0
+    for at, (name, value) in enumerate(rows[0].items() if rows else ()):
+        texts = [name.replace("_", "\n"), *(row[at] for row in cells)]
+        table.add_column(
+            texts[0],
+            justify="right" if isinstance(value, int | float) else "left",
+            no_wrap=not any(" " in text for text in texts),
         )
-    Console().print(table)
+        needed += 2 + max(map(cell_len, " ".join(texts).split()), default=0)
+    for row in cells:
+        table.add_row(*row)
+    console.width = max(console.width, needed)
+    console.print(table)
 
 
 def show_summary(summary: dict[str, Any], as_json: bool) -> None:

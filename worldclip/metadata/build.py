@@ -83,8 +83,8 @@ _LMF = re.compile(r".*\.xml(?:\.gz|\.xz)?")
 def find_sources(folder: Path) -> tuple[list[Source], list[Path]]:
     """The files below `folder`, in any depth, known by the names they are published under; and those that are not.
 
-    `swwiki-20240501-pages-articles.xml.bz2`, `swwiki-2026-05-01-p1p9.xml.bz2`, `swwiki_content-20260503-00000.json.bz2`,
-    `swwiki-...-cirrussearch-content.json.gz`, `20231101.sw/*.parquet`, `pageviews-20240501-000000.gz`,
+    `swwiki-20240501-pages-articles.xml.bz2`, `swwiki-2026-05-01-p1p9.xml.bz2`, `20231101.sw/*.parquet`,
+    `swwiki_content-20260503-00000.json.bz2`, `swwiki-...-cirrussearch-content.json.gz`, `pageviews-20240501-000000.gz`,
     `wn-data-fin.tab`, `data.noun`, `oewn-2024.xml.gz`.
 
     Raises:

@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 
 from worldclip.errors import DataError, MissingData
-from worldclip.languages import LANGUAGES
+from worldclip.languages import LANGUAGES, Rule
 from worldclip.schema import ENTRIES, validate
 from worldclip.storage import digest, read_json, read_table, write_json, write_table
 
@@ -60,11 +60,12 @@ class Metadata:
     """The lists of a metadata folder: M of Algorithm 1.
 
     `entries` maps a language to its entries (string, position = id), languages in order of their codes; `hash` is the
-    SHA-256 (hex) over all lists.
+    SHA-256 (hex) over all lists. `rule` is that by which Wikipedias joined the lists, and texts find theirs.
     """
 
     entries: Mapping[str, pa.ChunkedArray[pa.StringScalar]]
     hash: str
+    rule: Rule = "corrected"
 
 
 def entry_list(
@@ -232,7 +233,7 @@ def read_metadata(folder: Path) -> Metadata:
     """
     manifest = read_manifest(folder)
     entries = {language: table.column("entry") for language, table in _tables(folder, manifest)}
-    return Metadata(entries=entries, hash=manifest["hash"])
+    return Metadata(entries=entries, hash=manifest["hash"], rule=manifest.get("selection", {}).get("rule", "corrected"))
 
 
 def metadata_info(folder: Path) -> pa.Table:

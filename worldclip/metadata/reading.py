@@ -132,7 +132,8 @@ def parsed(path: Path, parser: expat.XMLParserType, what: str) -> Iterator[None]
         DataError: it is cut short, damaged, or no well-formed XML; `what` says what it should be.
     """
     fed = depth = 0
-    start, end = parser.StartElementHandler, parser.EndElementHandler
+    start: Any = parser.StartElementHandler
+    end: Any = parser.EndElementHandler
 
     def open_one(name: str, attributes: dict[str, str]) -> None:
         nonlocal depth
