@@ -49,6 +49,7 @@ class CurationConfig:
     tail_share: float = 0.06  #: share of all English matches that fall on tail entries
     rule: Literal["paper", "unicode"] = "paper"  #: matching rule
     lid: str | None = None  #: path of a fastText model; None is the packaged lid.176.ftz
+    script_check: bool = False  #: texts in none of the scripts of the language that is named go to `other`
     draw: Literal["uniform", "by_kind"] = "uniform"  #: of an image's texts: each its turn, or each kind
     seed: int = 0  #: of the offline draw; online draws follow the recipe's seed
     target_pairs: int | None = None  #: keep about so many pairs: t_en is solved for

