@@ -18,7 +18,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("cases", nargs="*", metavar="CASE", help=f"one or more of {', '.join(CASES)}; default: all")
     parser.add_argument("--check", action="store_true", help="small inputs: check the answers, not the time")
-    parser.add_argument("--markdown", action="store_true", help="print tables, as docs have them, not a line of JSON a row")
+    parser.add_argument(
+        "--markdown", action="store_true", help="print tables, as docs have them, not a line of JSON a row"
+    )
     arguments = parser.parse_args()
     if unknown := sorted(set(arguments.cases) - set(CASES)):
         parser.error(f"no such case: {', '.join(unknown)}; there are {', '.join(CASES)}")
@@ -30,7 +32,12 @@ def main() -> None:
     for columns, table in itertools.groupby(rows, key=tuple):
         print("\n|", " | ".join(columns), "|\n|", " | ".join("---" for _ in columns), "|")
         for row in table:
-            print("|", " | ".join(f"{each:,}" if isinstance(each, int) else str(each) for each in row.values()), "|", flush=True)
+            print(
+                "|",
+                " | ".join(f"{each:,}" if isinstance(each, int) else str(each) for each in row.values()),
+                "|",
+                flush=True,
+            )
 
 
 def _rows(cases: list[str] | tuple[str, ...], *, check: bool) -> Iterator[dict[str, Any]]:

@@ -148,7 +148,12 @@ def _accuracy(name: str, texts: Labelled) -> Iterator[dict[str, Any]]:
             each = [rights[lang][who] / (total if mean == "of texts" else len(texts[lang])) for lang in rights]
             row[who] = round(sum(each) / (1 if mean == "of texts" else len(rights)), 3)
         yield {"set": name, "lang": f"mean {mean}", "texts": total, **row}
-    yield {"set": name, "texts": total, "script_check_changed_wrong": changed[0], "script_check_changed_right": changed[1]}
+    yield {
+        "set": name,
+        "texts": total,
+        "script_check_changed_wrong": changed[0],
+        "script_check_changed_right": changed[1],
+    }
 
 
 def _matches(cache: Cache, texts: Labelled, *, check: bool) -> Iterator[dict[str, Any]]:
@@ -177,7 +182,9 @@ def _matches(cache: Cache, texts: Labelled, *, check: bool) -> Iterator[dict[str
             foreign[other][1] += found if other != code else 0
     yield {"lists": len(indexes), **tally}
     share = {lang: round(strange / found, 3) for lang, (found, strange) in foreign.items() if found}
-    yield {"matched_texts_of_another_language": {lang: share[lang] for lang in ("en", "de", "es", "zh") if lang in share}}
+    yield {
+        "matched_texts_of_another_language": {lang: share[lang] for lang in ("en", "de", "es", "zh") if lang in share}
+    }
 
 
 def _matched(index: Index, texts: list[str]) -> int:

@@ -187,7 +187,8 @@ def _peers(entries: list[str], captions: list[str], index: Index, *, check: bool
         rows["polars_find_many"], places = _timed(lambda: column.str.find_many(patterns, overlapping=True))
         if [len(each) for each in places] != [sum(1 for _ in automaton.iter(text)) for text in prepared]:
             raise WorldclipError("bench: match: Polars finds another number of occurrences.")
-    return {"answers": "equal"} | {f"times_{name}": round(theirs / ours, 1) for name, theirs in rows.items()}
+    rates = {name: round(len(texts) / seconds) for name, seconds in rows.items()}
+    return {"answers": "equal", **rates} | {f"times_{name}": round(theirs / ours, 1) for name, theirs in rows.items()}
 
 
 def _equal(peer: str, found: list[list[int]], expected: list[list[int]]) -> None:

@@ -23,6 +23,7 @@ _U1, _U6, _U32, _U63, _LOW = (np.uint64(value) for value in (1, 6, 32, 63, 0xFFF
 _NO_ROW = np.uint64(0xFFFFFFFFFFFFFFFF)
 _EPSILON = 1e-5
 _LOWEST = np.float32(math.log(_EPSILON))
+_NEAR = 1 - 1e-3  # Far more than a sum of rounded logarithms is off by.
 _SIGMOIDS, _SIGMOID_LIMIT = 512, 8
 _END, _PREFIX = np.frombuffer(b"</s>", np.uint8), np.frombuffer(b"__label__", np.uint8)
 
@@ -347,32 +348,71 @@ def _log(value):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def _down_the_tree(hidden, output, nodes, scores):  # type: ignore[no-untyped-def]
+def _right(hidden, output, node):  # type: ignore[no-untyped-def]
+    """The probability of a node's right child, and whether it is the likelier."""
+    total = np.float32(0)
+    row = output.rows[node]
+    for column in range(len(hidden)):
+        total += row[column] * hidden[column]
+    total *= output.norms[node]
+    return np.float32(1.0 / np.float64(np.float32(1) + math.exp(-total))), total > 0
+
+
+@numba.njit(cache=True, nogil=True)
+def _down_the_tree(hidden, output, nodes, scores, likely):  # type: ignore[no-untyped-def]
     """Label and log-probability by hierarchical softmax; -1 where nothing is likely enough.
 
-    FastText's order of visits is kept: which branches it leaves out depends on the best leaf so far.
+    FastText sums rounded logarithms down every branch that is no less likely than the best leaf so far. Here the way of
+    the likelier child comes first. Mostly no branch beside it can hold a likelier leaf: products of probabilities tell,
+    far enough from the edge for no rounding to matter. Else fastText's own walk finds the leaf.
     """
     labels = len(output.rows)
+    node, product, beside, depth = len(output.left) - 1, 1.0, 0.0, 0
+    while node >= labels:
+        right, rightwards = _right(hidden, output, node - labels)
+        left = np.float32(1.0 - np.float64(right))
+        taken, other = (right, left) if rightwards else (left, right)
+        beside = max(beside, product * (other + _EPSILON))
+        product *= taken + _EPSILON
+        likely[depth, 0] = taken
+        depth += 1
+        node = output.right[node] if rightwards else output.left[node]
+    if not beside < product * _NEAR:
+        return _walked(hidden, output, nodes, scores, likely, product * _NEAR)
+    score = np.float32(0)
+    for step in range(depth):
+        score += _log(likely[step, 0])
+        if score < _LOWEST:
+            return -1, score
+    return node, score
+
+
+@numba.njit(cache=True, nogil=True)
+def _walked(hidden, output, nodes, scores, likely, edge):  # type: ignore[no-untyped-def]
+    """The same by fastText's order of visits, which decides between equals; `edge`: products below cannot matter."""
+    labels, root = len(output.rows), len(output.left) - 1
     best, best_score = -1, np.float32(-np.inf)
-    nodes[0], scores[0] = len(output.left) - 1, 0
+    # Of what waits: the sum down to its parent, its own probability, the product down to it.
+    nodes[0], scores[0], likely[0, 0], likely[0, 1] = root, 0, 1, 1
     waiting = 1
     while waiting:
         waiting -= 1
-        node, score = nodes[waiting], scores[waiting]
+        node, score, product = nodes[waiting], scores[waiting], likely[waiting, 1]
+        if product < edge:
+            continue
+        if node != root:
+            score += _log(likely[waiting, 0])
         if score < _LOWEST or score < best_score:
             continue
         if node < labels:
             best, best_score = node, score
             continue
-        product = np.float32(0)
-        row = output.rows[node - labels]
-        for column in range(len(hidden)):
-            product += row[column] * hidden[column]
-        product *= output.norms[node - labels]
-        right = np.float32(1.0 / np.float64(np.float32(1) + math.exp(-product)))
-        nodes[waiting], scores[waiting] = output.right[node], score + _log(right)
-        nodes[waiting + 1], scores[waiting + 1] = output.left[node], score + _log(np.float32(1.0 - np.float64(right)))
-        waiting += 2
+        right, _ = _right(hidden, output, node - labels)
+        left = np.float32(1.0 - np.float64(right))
+        for child, own in ((output.right[node], right), (output.left[node], left)):
+            nodes[waiting], scores[waiting] = child, score
+            likely[waiting, 0], likely[waiting, 1] = own, product * (own + _EPSILON)
+            waiting += 1
     return best, best_score
 
 
@@ -433,14 +473,14 @@ def predict(data, offsets, dictionary, rows, output):  # type: ignore[no-untyped
     hashes = np.empty(longest // 2 + 2 if dictionary.word_ngrams > 1 else 0, np.uint32)
     found, hidden = np.empty(_FOUND, np.int64), np.empty(rows.shape[1], np.float32)
     nodes, scores = np.empty(len(output.norms) + 1, np.int64), np.empty(len(output.norms) + 1, np.float32)
-    products = np.empty(len(output.norms), np.float32)
+    products, likely = np.empty(len(output.norms), np.float32), np.empty((len(output.norms) + 1, 2))
     labels, probabilities = np.full(n, -1, np.int32), np.zeros(n, np.float32)
     for text in range(n):
         begin, end = offsets[text], offsets[text + 1]
         if not _mean(data, begin, end, dictionary, rows, word, hashes, found, hidden):
             continue
         if output.loss == HIERARCHICAL:
-            label, score = _down_the_tree(hidden, output, nodes, scores)
+            label, score = _down_the_tree(hidden, output, nodes, scores, likely)
         else:
             label, score = _over_all(hidden, output, products)
         if label >= 0 and not math.isnan(score):

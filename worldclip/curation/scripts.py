@@ -33,6 +33,7 @@ _NAMES = {
     "Hans": "Han Bopomofo",
     "Hant": "Han Bopomofo",
     "Hebr": "Hebrew",
+    "Java": "Javanese",
     "Jpan": "Han Hiragana Katakana",
     "Khmr": "Khmer",
     "Knda": "Kannada",
@@ -51,6 +52,7 @@ _NAMES = {
     "Taml": "Tamil",
     "Telu": "Telugu",
     "Tfng": "Tifinagh",
+    "Tglg": "Tagalog",
     "Thaa": "Thaana",
     "Thai": "Thai",
     "Tibt": "Tibetan",
@@ -58,10 +60,10 @@ _NAMES = {
 
 #: Languages (by their lists) that are written in a second script, or a third.
 _ALSO = {
-    "az": "Cyrl Arab", "ba": "Latn", "bs": "Cyrl", "gom": "Latn", "ha": "Arab", "kk": "Latn Arab", "ku": "Arab Cyrl",
-    "ky": "Arab Latn", "mn": "Mong Latn", "ms": "Arab", "pa": "Arab", "ro": "Cyrl", "sa": "Latn", "sd": "Deva",
-    "sh": "Cyrl", "so": "Arab", "sr": "Latn", "tg": "Latn Arab", "tk": "Cyrl Arab", "tt": "Latn Arab", "ug": "Cyrl Latn",
-    "uz": "Cyrl Arab", "yo": "Arab",
+    "az": "Cyrl Arab", "ba": "Latn", "bs": "Cyrl", "ckb": "Latn", "gom": "Latn", "ha": "Arab", "jv": "Java",
+    "kk": "Latn Arab", "ku": "Arab Cyrl", "ky": "Arab Latn", "mn": "Mong Latn", "ms": "Arab", "pa": "Arab", "ro": "Cyrl",
+    "sa": "Latn", "sd": "Deva", "sh": "Cyrl", "so": "Arab", "sr": "Latn", "tg": "Latn Arab", "tk": "Cyrl Arab",
+    "tl": "Tglg", "tt": "Latn Arab", "ug": "Cyrl Latn", "uz": "Cyrl Arab", "vi": "Hani", "yo": "Arab",
 }  # fmt: skip
 
 
