@@ -64,7 +64,9 @@ def _declarations(cache: Cache, paragraphs: int) -> Labelled:
         code = list_of_locale(tag[1]) if tag else OTHER
         if code == OTHER or path.stem.isdigit():
             continue  # A document with a number for a name is a dialect under a neighbour's tag.
-        texts = (html.unescape(re.sub(r"<[^>]+>", " ", each)) for each in re.findall(r"<p[^>]*>(.*?)</p>", page, re.S))
+        texts = (
+            html.unescape(re.sub(r"<[^>]+>", " ", each)) for each in re.findall(r"<p[^>]*>(.*?)</p>", page, re.DOTALL)
+        )
         found[code] += [" ".join(text.split()) for text in texts if text.strip()][:paragraphs]
     return dict(sorted(found.items()))
 
@@ -165,12 +167,12 @@ def _matches(cache: Cache, texts: Labelled, *, check: bool) -> Iterator[dict[str
         indexes = {code: Index.build(entries.combine_chunks()) for code, entries in lists.items()}
     tally = dict.fromkeys(("texts", "named_right", "match_in_own_list", "match_in_list_named", "no_such_list"), 0)
     foreign: dict[str, list[int]] = defaultdict(lambda: [0, 0])
-    for code in indexes:
+    for code, index in indexes.items():
         own = texts.get(code, [])
         named = [metadata_code(label) for label in lid.predict(own)[0].to_pylist()]
         tally["texts"] += len(own)
         tally["named_right"] += sum(each == code for each in named)
-        tally["match_in_own_list"] += _matched(indexes[code], own)
+        tally["match_in_own_list"] += _matched(index, own)
         for other in set(named):
             given = [text for text, name in zip(own, named, strict=True) if name == other]
             if other not in indexes:

@@ -40,22 +40,27 @@ class LanguageId:
     def __init__(self, model: FastTextModel) -> None:
         self.labels = model.labels
         self._names = pa.array([*model.labels, ""], pa.string())
-        pairs = np.zeros((0, 2), np.int64) if model.kept is None else model.kept
-        kept, bits = kept_of(pairs)
+        pruned = model.kept is not None
+        kept, order = kept_of(model.kept if pruned else np.zeros((0, 2), np.int64), model.buckets if pruned else 0)
         self._dictionary = Dictionary(
             words=read_only(model.words),
             ends=read_only(model.word_ends),
             slots=read_only(slots_of(model.words, model.word_ends)),
             word_count=model.word_count,
-            pruned=model.kept is not None,
+            pruned=pruned,
             kept=read_only(kept),
-            bits=read_only(bits),
             word_ngrams=model.word_ngrams,
             buckets=model.buckets,
             min_chars=model.min_chars,
             max_chars=model.max_chars,
         )
-        self._rows = read_only(model.rows)
+        # Rows of n-grams in the order of their buckets, so that bits alone tell where one is.
+        rows = (
+            np.concatenate([model.rows[: model.word_count], model.rows[model.word_count :][order]])
+            if pruned
+            else model.rows
+        )
+        self._rows = read_only(rows)
         left, right = tree_of(model.label_counts)
         self._output = Output(
             loss=model.loss,

@@ -61,8 +61,8 @@ _NAMES = {
 #: Languages (by their lists) that are written in a second script, or a third.
 _ALSO = {
     "az": "Cyrl Arab", "ba": "Latn", "bs": "Cyrl", "ckb": "Latn", "gom": "Latn", "ha": "Arab", "jv": "Java",
-    "kk": "Latn Arab", "ku": "Arab Cyrl", "ky": "Arab Latn", "mn": "Mong Latn", "ms": "Arab", "pa": "Arab", "ro": "Cyrl",
-    "sa": "Latn", "sd": "Deva", "sh": "Cyrl", "so": "Arab", "sr": "Latn", "tg": "Latn Arab", "tk": "Cyrl Arab",
+    "kk": "Latn Arab", "ku": "Arab Cyrl", "ky": "Arab Latn", "mn": "Mong Latn", "ms": "Arab", "pa": "Arab",
+    "ro": "Cyrl", "sa": "Latn", "sd": "Deva", "sh": "Cyrl", "so": "Arab", "sr": "Latn", "tg": "Latn Arab", "tk": "Cyrl Arab",
     "tl": "Tglg", "tt": "Latn Arab", "ug": "Cyrl Latn", "uz": "Cyrl Arab", "vi": "Hani", "yo": "Arab",
 }  # fmt: skip
 
