@@ -62,8 +62,9 @@ _NAMES = {
 _ALSO = {
     "az": "Cyrl Arab", "ba": "Latn", "bs": "Cyrl", "ckb": "Latn", "gom": "Latn", "ha": "Arab", "jv": "Java",
     "kk": "Latn Arab", "ku": "Arab Cyrl", "ky": "Arab Latn", "mn": "Mong Latn", "ms": "Arab", "pa": "Arab",
-    "ro": "Cyrl", "sa": "Latn", "sd": "Deva", "sh": "Cyrl", "so": "Arab", "sr": "Latn", "tg": "Latn Arab", "tk": "Cyrl Arab",
-    "tl": "Tglg", "tt": "Latn Arab", "ug": "Cyrl Latn", "uz": "Cyrl Arab", "vi": "Hani", "yo": "Arab",
+    "ro": "Cyrl", "sa": "Latn", "sd": "Deva", "sh": "Cyrl", "so": "Arab", "sr": "Latn", "tg": "Latn Arab",
+    "tk": "Cyrl Arab", "tl": "Tglg", "tt": "Latn Arab", "ug": "Cyrl Latn", "uz": "Cyrl Arab", "vi": "Hani",
+    "yo": "Arab",
 }  # fmt: skip
 
 
