@@ -14,6 +14,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import fasttext
@@ -132,7 +133,6 @@ def _accuracy(name: str, texts: Labelled) -> Iterator[dict[str, Any]]:
         checked = [metadata_code(label) for label in lid.predict(own, script_check=True)[0].to_pylist()]
         named = {
             "lid.176": plain,
-            "lid.176_script_check": checked,
             "pycld2": [_cld2(text) for text in own],
             "py3langid": [list_of_locale(py3langid.classify(text)[0]) for text in own],
         }
@@ -144,18 +144,12 @@ def _accuracy(name: str, texts: Labelled) -> Iterator[dict[str, Any]]:
         count = len(texts[lang])
         yield {"set": name, "lang": lang, "texts": count} | {who: round(n / count, 3) for who, n in right.items()}
     total = sum(map(len, texts.values()))
-    for mean in ("of texts", "of languages"):
-        row = {}
-        for who in next(iter(rights.values())):
-            each = [rights[lang][who] / (total if mean == "of texts" else len(texts[lang])) for lang in rights]
-            row[who] = round(sum(each) / (1 if mean == "of texts" else len(rights)), 3)
-        yield {"set": name, "lang": f"mean {mean}", "texts": total, **row}
-    yield {
-        "set": name,
-        "texts": total,
-        "script_check_changed_wrong": changed[0],
-        "script_check_changed_right": changed[1],
-    }
+    total = sum(map(len, texts.values()))
+    of_texts = {who: sum(right[who] for right in rights.values()) / total for who in named}
+    of_languages = {who: fmean(right[who] / len(texts[lang]) for lang, right in rights.items()) for who in named}
+    for mean, row in (("mean of texts", of_texts), ("mean of languages", of_languages)):
+        yield {"set": name, "lang": mean, "texts": total} | {who: round(share, 3) for who, share in row.items()}
+    yield {"set": name, "texts": total, "script_check_takes_wrong": changed[0], "script_check_takes_right": changed[1]}
 
 
 def _matches(cache: Cache, texts: Labelled, *, check: bool) -> Iterator[dict[str, Any]]:
