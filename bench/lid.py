@@ -144,7 +144,6 @@ def _accuracy(name: str, texts: Labelled) -> Iterator[dict[str, Any]]:
         count = len(texts[lang])
         yield {"set": name, "lang": lang, "texts": count} | {who: round(n / count, 3) for who, n in right.items()}
     total = sum(map(len, texts.values()))
-    total = sum(map(len, texts.values()))
     of_texts = {who: sum(right[who] for right in rights.values()) / total for who in named}
     of_languages = {who: fmean(right[who] / len(texts[lang]) for lang, right in rights.items()) for who in named}
     for mean, row in (("mean of texts", of_texts), ("mean of languages", of_languages)):
