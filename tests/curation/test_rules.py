@@ -31,6 +31,7 @@ def kind(character: str) -> str:
     if category == "Z" or character in "\t\n\r\v":
         return "white"
     without_spaces = (0xE00, 0xEFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x3040, 0x30FF), (0x4E00, 0x9FFF)
+    without_spaces += ((0x20000, 0x323AF),)
     if any(low <= code <= high for low, high in without_spaces):
         return "alone"
     return "word" if category in "LN" else "alone"

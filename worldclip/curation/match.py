@@ -25,7 +25,7 @@ from worldclip.storage import digest, replacing
 __all__ = ["Index", "padded", "unspaced"]
 
 FORMAT = "worldclip-index"
-VERSION = 2
+VERSION = 3
 _HEADER = 4096
 _ARRAYS = {"firsts": np.bool_, "table": np.uint64, "records": np.uint32}
 
@@ -161,6 +161,9 @@ def _arrays_of(text: np.ndarray, mark: np.ndarray, begins: np.ndarray) -> tuple[
     places = trie.places_of(table, node_of)
     order = np.argsort(places, kind="stable")
     order = order[np.searchsorted(places[order], 0) :]  # without the empty ones
+    # Entries of one place stay together, else they keep their order: what is frequent tends to be first.
+    begins_place = np.diff(places[order], prepend=-1) != 0
+    order = order[np.argsort(order[begins_place][np.cumsum(begins_place) - 1], kind="stable")]
     if int(begins[-1]) + 12 * len(order) >= 4 * trie.NO_RECORD:
         raise DataError(f"Index.build: {int(begins[-1]):,} bytes of entries; allowed: 16 GiB in all. Split the list.")
     records = trie.records_of(text, begins, table, places, order)

@@ -59,8 +59,11 @@ _JOINER, _ZERO_WIDTH_SPACE = 0x200D, 0x200B
 _LAST = 0x110000
 
 _OTHER, _WORD, _EXTENDS, _JOINS, _WHITE, _BREAKS = range(6)
-#: Bits of a paper class.
+#: Bits of a paper class; without one of them, letters and the space are as they are.
 _UNSPACED, _WRAPPED, _TURNS_BLANK = 1, 2, 4
+
+#: Positions are unsigned in kernels: from a signed one numba would first have to see that it does not count from the end.
+_U1, _U2 = np.uint64(1), np.uint64(2)
 
 
 def unspaced(character: str) -> bool:
@@ -206,45 +209,42 @@ def prepare_paper(data, begin, end, is_entry, classes, text, mark, at):  # type:
 
     A text becomes at most three times as long, and two bytes more. Entries are padded, and keep their marks.
     """
-    after_space = after_unspaced = False
-    if not is_entry or not classes[decode(data, begin)[0]] & _UNSPACED:
+    at, position, end = np.uint64(at), np.uint64(begin), np.uint64(end)
+    following = INSIDE  # the mark of a letter that comes next
+    if not is_entry or not classes[decode(data, position)[0]] & _UNSPACED:
         text[at], mark[at] = _BLANK, SPACE
-        at += 1
-        after_space = True
-    position = begin
+        at += _U1
+        following = BEGINS
     while position < end:
         byte = data[position]
-        code, length = decode(data, position)
+        code, length = np.int64(byte), _U1
+        if byte >= 0x80:
+            code, many = decode(data, position)
+            length = np.uint64(many)
         kind = classes[code]
-        if not is_entry and kind & (_WRAPPED | _TURNS_BLANK):
-            if kind & _WRAPPED:
-                text[at], mark[at] = _BLANK, SPACE
-                text[at + 1], mark[at + 1] = byte, BEGINS
-                at += 2
+        if kind == 0:  # Spaces come as they please: no branch is made for them.
+            text[at], mark[at] = byte, SPACE if byte == _BLANK else following
+            following = BEGINS if byte == _BLANK else INSIDE
+        elif not is_entry and kind & _TURNS_BLANK:
             text[at], mark[at] = _BLANK, SPACE
-            at += 1
-            after_space, after_unspaced = True, False
-        elif byte == _BLANK:
+            following = BEGINS
+        elif not is_entry and kind & _WRAPPED:
             text[at], mark[at] = _BLANK, SPACE
-            at += 1
-            after_space, after_unspaced = True, False
+            text[at + _U1], mark[at + _U1] = byte, BEGINS
+            text[at + _U2], mark[at + _U2] = _BLANK, SPACE
+            at += _U2
+            following = BEGINS
         else:
-            text[at] = byte
-            if kind & _UNSPACED:
-                mark[at] = BEGINS
-                after_unspaced = True
-            else:
-                mark[at] = BEGINS if after_space else CANNOT_BEGIN if after_unspaced else INSIDE
-                after_unspaced = False
-            after_space = False
-            for more in range(1, length):
-                text[at + more], mark[at + more] = data[position + more], INSIDE
-            at += length
+            text[at], mark[at] = byte, BEGINS if kind & _UNSPACED else following
+            following = CANNOT_BEGIN if kind & _UNSPACED else INSIDE
+        for more in range(_U1, length):
+            text[at + more], mark[at + more] = data[position + more], INSIDE
+        at += length
         position += length
-    if not is_entry or not after_unspaced:
+    if not is_entry or following != CANNOT_BEGIN:
         text[at], mark[at] = _BLANK, SPACE
-        at += 1
-    return at
+        at += _U1
+    return np.int64(at)
 
 
 @numba.njit(cache=True, nogil=True)

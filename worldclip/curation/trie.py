@@ -9,12 +9,20 @@ and filter), so that a look-up is one line, seldom two, and a match one more. Te
 all lines that a step needs are first touched by a loop without branches, so that the memory works on many of them at
 once, and then read. The filter has a bit for the first byte of each unit that follows the node: most phrases end there
 without a look-up.
+
+What is found in a text cannot be foreseen, and a wrong guess costs a processor as much as a look-up. So the steps are
+loops that write always and count on only where something was found; units are hashed and compared by eight bytes.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import numba
 import numpy as np
+from llvmlite import ir
+from numba.core import types
+from numba.extending import intrinsic
 
 from worldclip.curation.rules import CANNOT_BEGIN, END, INSIDE, SPACE, prepare_paper, prepare_unicode
 
@@ -23,43 +31,73 @@ LOAD = 0.8
 NO_RECORD = 0xFFFFFFFF
 _MORE = 0x80000000  # Bit of a record's length: the next record has the same key.
 _ITEMS = 2048  # Units that are looked up together: their cache lines must fit the second-level cache.
-_MANY = 48  # Matches of one text that are sorted by the library, not by insertion.
+_DIGIT = 11  # Bits by which matches are sorted at once.
+_WORD = 8  # Bytes that are read at once: buffers have so many more.
+_BLANK = 32
 _CHUNK = 1 << 15  # Bytes of prepared text in hand; a longer text is prepared alone.
 _ROOT = np.uint64(0x9E3779B97F4A7C15)
 _M1, _M2, _M3 = np.uint64(0xFF51AFD7ED558CCD), np.uint64(0xC4CEB9FE1A85EC53), np.uint64(0x2545F4914F6CDD1D)
-_U0, _U1, _U2, _U3, _U8, _U32 = (np.uint64(value) for value in (0, 1, 2, 3, 8, 32))
-_BYTE, _HALF = np.uint64(255), np.uint64(0xFFFFFFFF)
+_U0, _U1, _U2, _U3, _U8, _U16, _U31, _U32, _U63 = (np.uint64(value) for value in (0, 1, 2, 3, 8, 16, 31, 32, 63))
+_SPREAD, _OTHER = np.uint64(0x9E3779B1), np.uint64(0x5851F42D)
+_HALF, _ALL = np.uint64(0xFFFFFFFF), np.uint64(0xFFFFFFFFFFFFFFFF)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _eight(typing: Any, data: Any, at: Any) -> Any:
+    """Eight bytes of an array of bytes from any position on, the first lowest. Nothing checks that they are there."""
+
+    def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        array = context.make_array(signature.args[0])(context, builder, values[0])
+        place = builder.gep(array.data, [values[1]])
+        return builder.load(builder.bitcast(place, ir.IntType(64).as_pointer()), align=1)
+
+    return types.uint64(data, types.uint64), code
 
 
 @numba.njit(cache=True, nogil=True)
-def _unit(text, mark, at, key, spaced):  # type: ignore[no-untyped-def]
-    """Where the unit at `at` ends, and the key of the node that it leads to from the node `key`.
+def _first(word, count):  # type: ignore[no-untyped-def]
+    """The first `count` bytes of a word of eight, 0 to 8."""
+    return word & _ALL >> ((_U8 - count) * _U8 & _U63) if count else _U0
 
-    `spaced`: 1 where a space stands before it, which is part of the key. A space at `at` is an empty unit.
+
+@numba.njit(cache=True, nogil=True)
+def _key(text, at, end, parent, spaced):  # type: ignore[no-untyped-def]
+    """The key of the node that the unit text[at:end] leads to from the node `parent`.
+
+    `spaced`: 1 where a space stands before it, which is part of the key. The unit is empty between two spaces.
     """
-    word, length = _U0, spaced
-    if mark[at] != SPACE:
-        word = np.uint64(text[at])
-        at += 1
-        length += 2
-        while mark[at] == INSIDE:
-            if length & 15 == spaced:  # eight bytes
-                key = (key ^ word) * _M1
-                key ^= key >> _U32
-                word = _U0
-            word = word << _U8 | np.uint64(text[at])
-            at += 1
-            length += 2
-    key = (key ^ word ^ np.uint64(length) * _M3) * _M1
+    key, left = parent, np.uint64(end - at)
+    length = left + left + np.uint64(spaced)
+    while left > _U8:
+        key = (key ^ _eight(text, at)) * _M1
+        key ^= key >> _U32
+        at += _U8
+        left -= _U8
+    key = (key ^ _first(_eight(text, at), left) ^ length * _M3) * _M1
     key = (key ^ key >> _U32) * _M2
     key ^= key >> _U32
-    return at, key | _U1  # Zero marks an empty slot.
+    return key | _U1  # Zero marks an empty slot.
+
+
+@numba.njit(cache=True, nogil=True)
+def _same(ours, at, theirs, there, length):  # type: ignore[no-untyped-def]
+    """Whether two stretches of bytes are equal; eight more bytes can be read of `theirs`."""
+    if at + length + _WORD > len(ours):
+        same = 0
+        while same < length and ours[at + same] == theirs[there + same]:
+            same += 1
+        return same == length
+    differ, at, there, left = _U0, np.uint64(at), np.uint64(there), np.uint64(length)
+    while left > _U8:
+        differ |= _eight(ours, at) ^ _eight(theirs, there)
+        at, there, left = at + _U8, there + _U8, left - _U8
+    return differ | _first(_eight(ours, at) ^ _eight(theirs, there), left) == _U0
 
 
 @numba.njit(cache=True, nogil=True)
 def _bit(byte, spaced):  # type: ignore[no-untyped-def]
     """The filter's bit for a unit that begins with `byte`."""
-    return np.uint32(1) << np.uint32((np.int64(byte) * 0x9E3779B1 + spaced * 0x5851F42D >> 16) & 31)
+    return np.uint32(1) << np.uint32((np.uint64(byte) * _SPREAD + np.uint64(spaced) * _OTHER >> _U16) & _U31)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -76,10 +114,8 @@ def _find(table, buckets, key):  # type: ignore[no-untyped-def]
         last = table[at + _U3]
         # One sum instead of four branches, which no processor could foresee.
         slot = (table[at] == key) + 2 * (table[at + _U1] == key) + 3 * (table[at + _U2] == key) + 4 * (last == key)
-        if slot:
-            return np.int64(at) + 3 + slot
-        if last == _U0:
-            return -1
+        if slot or last == _U0:
+            return np.int64(at) + 3 + slot if slot else -1
         bucket += 1
         if bucket == buckets:
             bucket = 0
@@ -91,10 +127,10 @@ def _find(table, buckets, key):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True)
 def prepare_entries(data, offsets, paper, classes, folding):  # type: ignore[no-untyped-def]
-    """Bytes and marks of all entries, one after the other, and where each begins, int64 [n + 1]."""
+    """Bytes (and eight more) and marks of all entries, one after the other, and where each begins, int64 [n + 1]."""
     n = len(offsets) - 1
     size = offsets[n] - offsets[0]
-    text = np.empty(size + size // 2 + 2 * n + 8, np.uint8)
+    text = np.empty(size + size // 2 + 2 * n + 1 + _WORD, np.uint8)
     mark = np.empty(len(text), np.uint8)
     begins = np.zeros(n + 1, np.int64)
     at = 0
@@ -106,7 +142,18 @@ def prepare_entries(data, offsets, paper, classes, folding):  # type: ignore[no-
                 at = prepare_unicode(data, offsets[row], offsets[row + 1], True, classes, folding, text, mark, at)
         begins[row + 1] = at
     mark[at] = SPACE  # The last unit ends here.
-    return text[: at + 1], mark[: at + 1], begins
+    return text[: at + 1 + _WORD], mark[: at + 1], begins
+
+
+@numba.njit(cache=True, nogil=True)
+def _unit_end(mark, at):  # type: ignore[no-untyped-def]
+    """Where the unit that begins at `at` ends; a space is an empty unit."""
+    if mark[at] == SPACE:
+        return at
+    at += 1
+    while mark[at] == INSIDE:
+        at += 1
+    return at
 
 
 @numba.njit(cache=True, nogil=True)
@@ -149,7 +196,8 @@ def nodes_of(text, mark, begins):  # type: ignore[no-untyped-def]
                 if used * 4 > size * 3:
                     keys, filters, holds, continues = _grown(keys, filters, holds, continues)
                     size = len(keys)
-                stop, key = _unit(text, mark, at, parent, spaced)
+                stop = _unit_end(mark, at)
+                key = _key(text, np.uint64(at), np.uint64(stop), parent, spaced)
                 after, gap = _next_unit(mark, stop, begins[entry + 1])
                 slot = _slot(keys, key)
                 if keys[slot] == _U0:
@@ -255,6 +303,8 @@ def records_of(text, begins, table, places, order):  # type: ignore[no-untyped-d
 
 
 # --- searching ------------------------------------------------------------------------------------------------------
+#
+# Each step is a function of its own, so that its loop keeps in registers what it works on.
 
 
 @numba.njit(cache=True, nogil=True)
@@ -270,144 +320,213 @@ def search(data, offsets, paper, classes, folding, firsts, table, records, recor
         offsets int64 [n + 1], ids uint32: sorted and unique of each text; int64 [3]: buckets looked up, records read,
         and a number without meaning that keeps the compiler from dropping the touching loops.
     """
-    n, buckets, touched = len(offsets) - 1, len(table) // 8, _U0
-    work = np.zeros(3, np.int64)
+    n, work = len(offsets) - 1, np.zeros(3, np.int64)
     longest = 0
     for row in range(n):
         longest = max(longest, offsets[row + 1] - offsets[row])
     capacity = max(_CHUNK, 3 * longest + 3)
-    text, mark = np.empty(capacity, np.uint8), np.empty(capacity, np.uint8)
-    # Units on their way down: where the first began and the last ended, row in the chunk, key.
-    starts, stops = np.empty(_ITEMS, np.int64), np.empty(_ITEMS, np.int64)
-    rows, keys = np.empty(_ITEMS, np.int64), np.empty(_ITEMS, np.uint64)
-    # Nodes with a record: where the text began, row, record.
-    asked, asked_rows, asked_records = (
-        np.empty(_ITEMS, np.int64), np.empty(_ITEMS, np.int64), np.empty(_ITEMS, np.int64),
-    )  # fmt: skip
-    hit_rows, hits = np.empty(4096, np.int64), np.empty(4096, np.uint32)
-    found = np.empty(max(1024, 8 * n), np.uint32)
-    found_offsets = np.zeros(n + 1, np.int64)
+    text, mark = np.empty(capacity + _WORD, np.uint8), np.empty(capacity, np.uint8)
+    borders = np.empty(capacity, np.uint64)
+    # Of units on their way down: where the first began, the border of the last, row in the chunk, gap before, key.
+    units = _five(_ITEMS)
+    # Of nodes with a record: where the text began, row, record.
+    asked = np.empty(_ITEMS, np.uint64), np.empty(_ITEMS, np.uint64), np.empty(_ITEMS, np.int64)
+    hits, hit_rows = np.empty(4096, np.uint32), np.empty(4096, np.uint64)
+    found, found_offsets = np.empty(max(1024, 8 * n), np.uint32), np.zeros(n + 1, np.int64)
     first, used_found = 0, 0
     while first < n:
         used, last = 0, first
         while last < n and used + 3 * (offsets[last + 1] - offsets[last]) + 3 <= capacity:
+            begin, end = offsets[last], offsets[last + 1]
             if paper:
-                used = prepare_paper(data, offsets[last], offsets[last + 1], False, classes, text, mark, used)
+                used = prepare_paper(data, begin, end, False, classes, text, mark, used)
             else:
-                begin, end = offsets[last], offsets[last + 1]
                 used = prepare_unicode(data, begin, end, False, classes, folding, text, mark, used)
             text[used], mark[used] = END, SPACE
             used += 1
             last += 1
-
-        at, row, number = 1, 0, 0
-        while at < used:
-            items = 0
-            while at < used and items < _ITEMS:
-                byte = text[at]
-                if byte == END:
-                    row += 1
-                    at += 2  # over the space before the next text
-                    continue
-                if firsts[byte] and mark[at] != CANNOT_BEGIN:
-                    stop, key = _unit(text, mark, at, _ROOT, 0)
-                    starts[items], stops[items], rows[items], keys[items] = at, stop, row, key
-                    items += 1
-                else:
-                    stop = at
-                    if mark[at] != SPACE:
-                        stop += 1
-                        while mark[stop] == INSIDE:
-                            stop += 1
-                at = stop + 1 if mark[stop] == SPACE and text[stop] != END else stop
-
+        count = _borders(mark, used, borders)
+        border, row, number = _U1, _U0, 0  # after the space before the first text
+        while border < count:
+            items, border, row = _roots(text, mark, borders, count, border, row, firsts, units)
             while items:
-                work[0] += items
-                for item in range(items):
-                    touched ^= table[_bucket(keys[item], buckets) * 8]
-                questions, below = 0, 0
-                for item in range(items):
-                    place = _find(table, buckets, keys[item])
-                    if place < 0:
-                        continue
-                    record, follows = np.int64(table[place] & _HALF), np.uint32(table[place] >> _U32)
-                    if record != NO_RECORD:
-                        asked[questions], asked_rows[questions] = starts[item], rows[item]
-                        asked_records[questions] = record
-                        questions += 1
-                    if follows:
-                        stop, spaced = stops[item], 0
-                        if mark[stop] == SPACE and text[stop] != END:
-                            stop += 1
-                            spaced = 1
-                        if text[stop] != END and follows & _bit(text[stop], spaced):
-                            stop, key = _unit(text, mark, stop, keys[item], spaced)
-                            starts[below], rows[below] = starts[item], rows[item]
-                            stops[below], keys[below] = stop, key
-                            below += 1
-                items = below
-                work[1] += questions
-                for question in range(questions if len(records) else 0):
-                    touched ^= np.uint64(records[min(asked_records[question], len(records) - 1)])
-                for question in range(questions):
-                    record = asked_records[question]
-                    while record + 2 <= len(records):
-                        length = np.int64(records[record + 1] & np.uint32(_MORE - 1))
-                        if 4 * (record + 2) + length > len(record_bytes):
-                            break  # no record of ours
-                        begin = 4 * (record + 2)
-                        start = asked[question]
-                        if length and record_bytes[begin] == 32:
-                            start -= 1
-                        # It ends where a unit ends: what follows begins another.
-                        if start + length < used and mark[start + length] != INSIDE:
-                            same = 0
-                            while same < length and record_bytes[begin + same] == text[start + same]:
-                                same += 1
-                            if same == length:
-                                if number == len(hits):
-                                    hit_rows = np.concatenate((hit_rows, np.empty_like(hit_rows)))
-                                    hits = np.concatenate((hits, np.empty_like(hits)))
-                                hit_rows[number], hits[number] = asked_rows[question], records[record]
-                                number += 1
-                        if not records[record + 1] & np.uint32(_MORE):
-                            break
-                        record += 2 + (length + 3) // 4
-
-        # The hits of this chunk, by row, sorted, each once.
+                _hash_units(text, mark, borders, items, units)
+                questions, below, touched = _look_up(table, text, mark, borders, items, units, asked)
+                work[0], work[1], work[2] = work[0] + items, work[1] + questions, work[2] ^ touched
+                items, question = below, 0
+                while question < questions:
+                    if number + questions > len(hits):
+                        hits = np.concatenate((hits, np.empty_like(hits)))
+                        hit_rows = np.concatenate((hit_rows, np.empty_like(hit_rows)))
+                    question, number = _compare(
+                        records, record_bytes, text, mark, used, asked, question, questions, hits, hit_rows, number
+                    )
         while used_found + number > len(found):
             found = np.concatenate((found, np.empty_like(found)))
-        ends = np.zeros(last - first + 1, np.int64)
-        for hit in range(number):
-            ends[hit_rows[hit] + 1] += 1
-        for own in range(last - first):
-            ends[own + 1] += ends[own]
-        grouped = np.empty(number, np.uint32)
-        places = ends[:-1].copy()
-        for hit in range(number):
-            grouped[places[hit_rows[hit]]] = hits[hit]
-            places[hit_rows[hit]] += 1
-        for own in range(last - first):
-            if ends[own + 1] - ends[own] > _MANY:
-                grouped[ends[own] : ends[own + 1]].sort()
-            used_found = _sorted_unique(grouped, ends[own], ends[own + 1], found, used_found)
-            found_offsets[first + own + 1] = used_found
+        hits, hit_rows = _by_id(hits, hit_rows, number)
+        used_found = _by_row(hits, hit_rows, number, found, used_found, found_offsets[first : last + 1])
         first = last
-    work[2] = np.int64(touched >> _U1)
     return found_offsets, found[:used_found].copy(), work
 
 
 @numba.njit(cache=True, nogil=True)
-def _sorted_unique(ids, begin, end, found, at):  # type: ignore[no-untyped-def]
-    """Append the sorted unique ids to `found`; return the new end."""
-    for right in range(begin, end):
-        value, left = ids[right], right
-        while left > begin and ids[left - 1] > value:
-            ids[left] = ids[left - 1]
-            left -= 1
-        ids[left] = value
-    for position in range(begin, end):
-        if position == begin or ids[position] != found[at - 1]:
-            found[at] = ids[position]
-            at += 1
-    return at
+def _five(size):  # type: ignore[no-untyped-def]
+    return (
+        np.empty(size, np.uint64), np.empty(size, np.uint64), np.empty(size, np.uint64), np.empty(size, np.uint64),
+        np.empty(size, np.uint64),
+    )  # fmt: skip
+
+
+@numba.njit(cache=True, nogil=True)
+def _borders(mark, used, borders):  # type: ignore[no-untyped-def]
+    """List where units and spaces begin; return how many do."""
+    count = _U0
+    for at in range(used):
+        borders[count] = at
+        count += np.uint64(mark[at] != INSIDE)
+    return count
+
+
+@numba.njit(cache=True, nogil=True)
+def _roots(text, mark, borders, count, border, row, firsts, units):  # type: ignore[no-untyped-def]
+    """List units that may begin an entry, from a border on; return how many, and where to go on.
+
+    A unit begins at each border but at one space after another unit. Where a text begins or ends is none.
+    """
+    starts, stops, rows, gaps, keys = units
+    items = 0
+    before = borders[border - _U1]
+    after_space, after_end = mark[before] == SPACE, text[before] == END
+    while border < count and items < _ITEMS:
+        at = borders[border]
+        byte, kind = text[at], mark[at]
+        space, end = kind == SPACE, byte == END
+        starts[items], stops[items], rows[items], gaps[items], keys[items] = at, border, row, _U0, _ROOT
+        items += (not space or after_space) & (not end) & (not after_end) & firsts[byte] & (kind != CANNOT_BEGIN)
+        row += np.uint64(end)
+        after_space, after_end = space, end
+        border += _U1
+    return items, border, row
+
+
+@numba.njit(cache=True, nogil=True)
+def _hash_units(text, mark, borders, items, units):  # type: ignore[no-untyped-def]
+    """Go from the border where each unit begins to that where it ends, and from its parent's key to its own."""
+    _, stops, _, gaps, keys = units
+    for item in range(items):
+        border = stops[item]
+        at = borders[border]
+        border += np.uint64(mark[at] != SPACE)
+        stops[item] = border
+        keys[item] = _key(text, at, borders[border], keys[item], gaps[item])
+
+
+@numba.njit(cache=True, nogil=True)
+def _look_up(table, text, mark, borders, items, units, asked):  # type: ignore[no-untyped-def]
+    """Find the nodes of units: list those with a record, and keep of the units those that may lead further.
+
+    Returns:
+        how many nodes have a record, how many units are kept; and a number without meaning.
+    """
+    starts, stops, rows, gaps, keys = units
+    asked_starts, asked_rows, asked_records = asked
+    buckets, touched = len(table) // 8, _U0
+    for item in range(items):
+        touched ^= table[_bucket(keys[item], buckets) * 8]
+    questions, below = 0, 0
+    for item in range(items):
+        place = _find(table, buckets, keys[item])
+        value = table[max(place, 0)] if place >= 0 else np.uint64(NO_RECORD)
+        record, follows = value & _HALF, np.uint32(value >> _U32)
+        start, row, border = starts[item], rows[item], stops[item]
+        asked_starts[questions], asked_rows[questions], asked_records[questions] = start, row, record
+        questions += record != NO_RECORD
+        at = borders[border]
+        gap = np.uint64((mark[at] == SPACE) & (text[at] != END))
+        border += gap
+        byte = text[borders[border]]
+        starts[below], stops[below], rows[below], gaps[below], keys[below] = start, border, row, gap, keys[item]
+        below += (byte != END) & (follows & _bit(byte, gap) != 0)
+    return questions, below, np.int64(touched >> _U1)
+
+
+@numba.njit(cache=True, nogil=True)
+def _compare(records, record_bytes, text, mark, used, asked, question, questions, hits, rows, number):  # type: ignore[no-untyped-def]
+    """Compare records with the text, and append hits while there is room; return where to go on, and how many there are.
+
+    An index that was damaged may tell of records that are none: they are no hits.
+    """
+    asked_starts, asked_rows, asked_records = asked
+    touched = np.uint32(0)
+    for each in range(question, questions if len(records) else 0):
+        touched ^= records[min(asked_records[each], len(records) - 1)]
+    hits[number] = touched  # It is written over, or not read: so that the loop is not dropped.
+    for each in range(question, questions):
+        record = asked_records[each]
+        while record + 2 <= len(records):
+            length, begin = np.int64(records[record + 1] & np.uint32(_MORE - 1)), 4 * (record + 2)
+            if begin + length > len(record_bytes):
+                break
+            if number == len(hits):
+                return each, number
+            hits[number], rows[number] = records[record], asked_rows[each]
+            start = np.int64(asked_starts[each]) - (length > 0 and record_bytes[begin] == _BLANK)
+            # It ends where a unit ends: what follows begins another.
+            if start + length < used and mark[np.uint64(start + length)] != INSIDE:
+                number += _same(record_bytes, begin, text, start, length)
+            if not records[record + 1] & np.uint32(_MORE):
+                break
+            record += 2 + (length + 3) // 4
+    return questions, number
+
+
+@numba.njit(cache=True, nogil=True)
+def _by_id(hits, rows, number):  # type: ignore[no-untyped-def]
+    """The first `number` hits sorted by id, and their rows: radix sort, whose branches can all be foreseen."""
+    spare, spare_rows = np.empty_like(hits), np.empty_like(rows)
+    bits, shift, mask = np.uint32(0), np.uint32(0), np.uint32((1 << _DIGIT) - 1)
+    for hit in range(number):
+        bits |= hits[hit]
+    while shift < 32 and bits >> shift:
+        _scatter(hits, rows, spare, spare_rows, number, shift, mask)
+        hits, spare, rows, spare_rows = spare, hits, spare_rows, rows
+        shift += np.uint32(_DIGIT)
+    return hits, rows
+
+
+@numba.njit(cache=True, nogil=True)
+def _scatter(hits, rows, to_hits, to_rows, number, shift, mask):  # type: ignore[no-untyped-def]
+    """Order hits by one digit of their ids."""
+    places = np.zeros(np.int64(mask) + 2, np.uint64)
+    for hit in range(number):
+        places[(hits[hit] >> shift & mask) + np.uint32(1)] += _U1
+    for digit in range(np.int64(mask)):
+        places[digit + 1] += places[digit]
+    for hit in range(number):
+        digit = hits[hit] >> shift & mask
+        place = places[digit]
+        to_hits[place], to_rows[place] = hits[hit], rows[hit]
+        places[digit] = place + _U1
+
+
+@numba.njit(cache=True, nogil=True)
+def _by_row(hits, rows, number, found, used, offsets):  # type: ignore[no-untyped-def]
+    """Append hits to `found` row by row, each once; write where each row ends, and return where the last does."""
+    ends = np.zeros(len(offsets) + 1, np.uint64)
+    for hit in range(number):
+        ends[rows[hit] + _U2] += _U1
+    for row in range(2, len(offsets)):
+        ends[row] += ends[row - 1]
+    grouped = np.empty(number, np.uint32)
+    for hit in range(number):
+        place = ends[rows[hit] + _U1]
+        grouped[place] = hits[hit]
+        ends[rows[hit] + _U1] = place + _U1
+    place = np.uint64(used)
+    for row in range(len(offsets) - 1):
+        begin = place
+        for hit in range(ends[row], ends[row + 1]):
+            found[place] = grouped[hit]
+            place += np.uint64(place == begin or found[place - _U1] != grouped[hit])
+        offsets[row + 1] = place
+    return np.int64(place)
