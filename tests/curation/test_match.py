@@ -379,7 +379,7 @@ def test_the_header_is_plain_json(tmp_path: Path) -> None:
     header = json.loads((tmp_path / "index").read_bytes()[:4096])
     assert (header["format"], header["version"], header["rule"], header["entries"]) == (
         "worldclip-index",
-        2,
+        3,
         "paper",
         5,
     )
