@@ -62,7 +62,7 @@ _OTHER, _WORD, _EXTENDS, _JOINS, _WHITE, _BREAKS = range(6)
 #: Bits of a paper class; without one of them, letters and the space are as they are.
 _UNSPACED, _WRAPPED, _TURNS_BLANK = 1, 2, 4
 
-#: Positions are unsigned in kernels: from a signed one numba would first have to see that it does not count from the end.
+#: Positions are unsigned in kernels: of a signed one numba asks each time whether it counts from the end.
 _U1, _U2 = np.uint64(1), np.uint64(2)
 
 

@@ -43,7 +43,7 @@ _HALF, _ALL = np.uint64(0xFFFFFFFF), np.uint64(0xFFFFFFFFFFFFFFFF)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def _eight(typing: Any, data: Any, at: Any) -> Any:
+def _eight(_typing: Any, data: Any, at: Any) -> Any:  # noqa: ARG001
     """Eight bytes of an array of bytes from any position on, the first lowest. Nothing checks that they are there."""
 
     def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
@@ -452,7 +452,7 @@ def _look_up(table, text, mark, borders, items, units, asked):  # type: ignore[n
 
 @numba.njit(cache=True, nogil=True)
 def _compare(records, record_bytes, text, mark, used, asked, question, questions, hits, rows, number):  # type: ignore[no-untyped-def]
-    """Compare records with the text, and append hits while there is room; return where to go on, and how many there are.
+    """Compare records with the text, and append hits while there is room; return where to go on and how many there are.
 
     An index that was damaged may tell of records that are none: they are no hits.
     """
