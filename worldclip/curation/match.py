@@ -54,7 +54,7 @@ class Index:
         """Build the index of a list of entries.
 
         Args:
-            entries: at most 2^31, of at most 16 GiB in all.
+            entries: fewer than 2^30 - 1, of at most 8 GiB in all.
             rule: `paper`, or `unicode` for the corrected rule (see `rules.py`).
             fold_case: with `unicode`, find an entry whatever the case of its letters and the text's.
 
@@ -70,6 +70,8 @@ class Index:
             raise DataError(
                 f"Index.build: entry {array.is_null().index(True).as_py()} is null; every entry must be text."
             )
+        if len(array) >= trie.MOST_IDS:
+            raise DataError(f"Index.build: {len(array):,} entries; allowed: fewer than 2^30 - 1. Split the list.")
         data, offsets = buffers(array)
         hashed = digest(np.diff(offsets).tobytes(), data[offsets[0] : offsets[-1]].tobytes())
         if rule == "unicode":
@@ -164,9 +166,9 @@ def _arrays_of(text: np.ndarray, mark: np.ndarray, begins: np.ndarray) -> tuple[
     # Entries of one place stay together, else they keep their order: what is frequent tends to be first.
     begins_place = np.diff(places[order], prepend=-1) != 0
     order = order[np.argsort(order[begins_place][np.cumsum(begins_place) - 1], kind="stable")]
-    if int(begins[-1]) + 12 * len(order) >= 4 * trie.NO_RECORD:
-        raise DataError(f"Index.build: {int(begins[-1]):,} bytes of entries; allowed: 16 GiB in all. Split the list.")
-    records = trie.records_of(text, begins, table, places, order)
+    if int(begins[-1]) + 12 * len(order) >= 2**33:
+        raise DataError(f"Index.build: {int(begins[-1]):,} bytes of entries; allowed: 8 GiB in all. Split the list.")
+    records = trie.records_of(text, mark, begins, table, places, order)
     at = begins[:-1][np.diff(begins) > 0]
     firsts = np.zeros(256, np.bool_)
     firsts[text[np.where(text[at] == 32, at + 1, at)]] = True

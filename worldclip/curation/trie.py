@@ -1,13 +1,14 @@
 """A trie of units in one hash table, searched for many texts at once.
 
-The key of a node is the hash of the units on the way to it. Where only one entry lies below a node the trie ends, and
-the entry's *record* tells the rest. Keys are 64 bits and are not trusted: every match is compared with its record, byte
-by byte, so that the answer is exact whatever collides.
+The key of a node is made of the units on the way to it. Where only one entry lies below a node the trie ends, and the
+entry's *record* tells the rest. Keys are 64 bits. That of a first unit of at most seven bytes is its bytes, shuffled: of
+an entry that is this unit alone the id stands in the node. All other keys are hashes and not trusted: every match is
+compared with its record, byte by byte, so that the answer is exact whatever collides.
 
 A look-up costs what the memory costs. Four nodes share a cache line (a *bucket*: four keys, then four pairs of record
-and filter), so that a look-up is one line, seldom two, and a match one more. Texts are searched by the thousand units:
+and filter), so that a look-up is one line, seldom two, and a record one more. Texts are searched by the thousand units:
 all lines that a step needs are first touched by a loop without branches, so that the memory works on many of them at
-once, and then read. The filter has a bit for the first byte of each unit that follows the node: most phrases end there
+once, and then read. The filter has a bit for the hash of each unit that follows the node: most phrases end there
 without a look-up.
 
 What is found in a text cannot be foreseen, and a wrong guess costs a processor as much as a look-up. So the steps are
@@ -29,16 +30,17 @@ from worldclip.curation.rules import CANNOT_BEGIN, END, INSIDE, SPACE, prepare_p
 #: Nodes per slot: fuller saves memory, emptier saves second cache lines.
 LOAD = 0.8
 NO_RECORD = 0xFFFFFFFF
+#: What a node has in place of a record, if its key says all of its entry: the id, and whether a space must follow.
+_IS_ID, _SPACE_FOLLOWS, MOST_IDS = 0x80000000, 0x40000000, 0x3FFFFFFF
 _MORE = 0x80000000  # Bit of a record's length: the next record has the same key.
 _ITEMS = 2048  # Units that are looked up together: their cache lines must fit the second-level cache.
-_DIGIT = 11  # Bits by which matches are sorted at once.
+_DIGIT = 10  # Bits by which matches are sorted at once.
 _WORD = 8  # Bytes that are read at once: buffers have so many more.
 _BLANK = 32
-_CHUNK = 1 << 15  # Bytes of prepared text in hand; a longer text is prepared alone.
-_ROOT = np.uint64(0x9E3779B97F4A7C15)
+_CHUNK = 1 << 14  # Bytes of prepared text in hand; a longer text is prepared alone.
 _M1, _M2, _M3 = np.uint64(0xFF51AFD7ED558CCD), np.uint64(0xC4CEB9FE1A85EC53), np.uint64(0x2545F4914F6CDD1D)
-_U0, _U1, _U2, _U3, _U8, _U16, _U31, _U32, _U63 = (np.uint64(value) for value in (0, 1, 2, 3, 8, 16, 31, 32, 63))
-_SPREAD, _OTHER = np.uint64(0x9E3779B1), np.uint64(0x5851F42D)
+_U0, _U1, _U2, _U3, _U8, _U31, _U32, _U56, _U63 = (np.uint64(value) for value in (0, 1, 2, 3, 8, 31, 32, 56, 63))
+_LOW63 = np.uint64(0x7FFFFFFFFFFFFFFF)
 _HALF, _ALL = np.uint64(0xFFFFFFFF), np.uint64(0xFFFFFFFFFFFFFFFF)
 
 
@@ -61,22 +63,33 @@ def _first(word, count):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def _key(text, at, end, parent, spaced):  # type: ignore[no-untyped-def]
-    """The key of the node that the unit text[at:end] leads to from the node `parent`.
+def _unit(text, at, end):  # type: ignore[no-untyped-def]
+    """The key of a unit: even and of no other, if it has at most seven bytes; else odd and a hash. Never zero.
 
-    `spaced`: 1 where a space stands before it, which is part of the key. The unit is empty between two spaces.
+    A unit is empty between two spaces.
     """
-    key, left = parent, np.uint64(end - at)
-    length = left + left + np.uint64(spaced)
+    left = np.uint64(end - at)
+    if left < _U8:  # Each step can be undone.
+        key = (_first(_eight(text, at), left) | (left + _U1) << _U56) * _M1 & _LOW63
+        key = (key ^ key >> _U32) * _M2 & _LOW63
+        return (key ^ key >> _U32) << _U1
+    key = left * _M3
     while left > _U8:
         key = (key ^ _eight(text, at)) * _M1
         key ^= key >> _U32
         at += _U8
         left -= _U8
-    key = (key ^ _first(_eight(text, at), left) ^ length * _M3) * _M1
+    key = (key ^ _first(_eight(text, at), left)) * _M1
     key = (key ^ key >> _U32) * _M2
-    key ^= key >> _U32
-    return key | _U1  # Zero marks an empty slot.
+    return key ^ key >> _U32 | _U1
+
+
+@numba.njit(cache=True, nogil=True)
+def _child(parent, unit, gap):  # type: ignore[no-untyped-def]
+    """The key of the node that a unit leads to; `gap`: 1 where a space stands before it."""
+    key = (parent * _M1 ^ unit) + gap * _M3
+    key = (key ^ key >> _U32) * _M2
+    return key ^ key >> _U32 | _U1
 
 
 @numba.njit(cache=True, nogil=True)
@@ -95,9 +108,9 @@ def _same(ours, at, theirs, there, length):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def _bit(byte, spaced):  # type: ignore[no-untyped-def]
-    """The filter's bit for a unit that begins with `byte`."""
-    return np.uint32(1) << np.uint32((np.uint64(byte) * _SPREAD + np.uint64(spaced) * _OTHER >> _U16) & _U31)
+def _bit(unit, gap):  # type: ignore[no-untyped-def]
+    """The filter's bit for a unit that follows."""
+    return np.uint32(1) << np.uint32((unit >> _U8 ^ gap * _U8) & _U31)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -146,24 +159,24 @@ def prepare_entries(data, offsets, paper, classes, folding):  # type: ignore[no-
 
 
 @numba.njit(cache=True, nogil=True)
-def _unit_end(mark, at):  # type: ignore[no-untyped-def]
-    """Where the unit that begins at `at` ends; a space is an empty unit."""
-    if mark[at] == SPACE:
-        return at
-    at += 1
-    while mark[at] == INSIDE:
-        at += 1
-    return at
+def _unit_at(text, mark, at):  # type: ignore[no-untyped-def]
+    """The key of the unit of an entry that begins at `at`, and where it ends; a space is an empty unit."""
+    end = at
+    if mark[at] != SPACE:
+        end += 1
+        while mark[end] == INSIDE:
+            end += 1
+    return _unit(text, np.uint64(at), np.uint64(end)), end
 
 
 @numba.njit(cache=True, nogil=True)
 def _next_unit(mark, at, end):  # type: ignore[no-untyped-def]
     """Where the unit of an entry after one that ends at `at` begins, or -1, and whether a space is between them."""
     if at == end or (at == end - 1 and mark[at] == SPACE):
-        return np.int64(-1), 0
+        return np.int64(-1), _U0
     if mark[at] == SPACE:
-        return np.int64(at + 1), 1
-    return np.int64(at), 0
+        return np.int64(at + 1), _U1
+    return np.int64(at), _U0
 
 
 @numba.njit(cache=True, nogil=True)
@@ -183,21 +196,21 @@ def nodes_of(text, mark, begins):  # type: ignore[no-untyped-def]
     node_of = np.zeros(n, np.uint64)
     used = 0
     # Entries on their way down: at most one more than was there, for each split that an insertion makes.
-    stack = [(np.int64(0), np.uint64(0), np.int64(0), 0)]
+    stack = [(np.int64(0), _U0, np.int64(0), _U0)]
     stack.pop()
     for first in range(n):
         if begins[first] == begins[first + 1]:
             continue
         start = begins[first] + (1 if mark[begins[first]] == SPACE else 0)
-        stack.append((np.int64(first), _ROOT, np.int64(start), 0))
+        stack.append((np.int64(first), _U0, np.int64(start), _U0))
         while stack:
-            entry, parent, at, spaced = stack.pop()
+            entry, parent, at, gap = stack.pop()
             while True:
                 if used * 4 > size * 3:
                     keys, filters, holds, continues = _grown(keys, filters, holds, continues)
                     size = len(keys)
-                stop = _unit_end(mark, at)
-                key = _key(text, np.uint64(at), np.uint64(stop), parent, spaced)
+                unit, stop = _unit_at(text, mark, at)
+                key = _child(parent, unit, gap) if parent else unit
                 after, gap = _next_unit(mark, stop, begins[entry + 1])
                 slot = _slot(keys, key)
                 if keys[slot] == _U0:
@@ -212,16 +225,16 @@ def nodes_of(text, mark, begins):  # type: ignore[no-untyped-def]
                         break
                     if rest >= 0:
                         rest += begins[other]
-                        there = 1 if mark[rest - 1] == SPACE else 0
-                        filters[slot] |= _bit(text[rest], there)
+                        there = np.uint64(mark[rest - 1] == SPACE)
+                        filters[slot] |= _bit(_unit_at(text, mark, rest)[0], there)
                         stack.append((other, key, rest, there))
                         holds[slot] = -1
                 if after < 0:
                     node_of[entry] = key
                     holds[slot] = entry
                     break
-                filters[slot] |= _bit(text[after], gap)
-                parent, at, spaced = key, after, gap
+                filters[slot] |= _bit(_unit_at(text, mark, after)[0], gap)
+                parent, at = key, after
     return keys, filters, node_of
 
 
@@ -277,8 +290,8 @@ def places_of(table, node_of):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def records_of(text, begins, table, places, order):  # type: ignore[no-untyped-def]
-    """Records of the entries in the given order, and their positions written to the table.
+def records_of(text, mark, begins, table, places, order):  # type: ignore[no-untyped-def]
+    """Records of the entries in the given order, and their positions, or the entries' ids, written to the table.
 
     Returns:
         uint32: of each record id, length, and its bytes filled up to a multiple of four.
@@ -291,15 +304,22 @@ def records_of(text, begins, table, places, order):  # type: ignore[no-untyped-d
     at = 0
     for position in range(len(order)):
         entry = order[position]
-        place = places[entry]
-        if position == 0 or places[order[position - 1]] != place:
-            table[place] = table[place] >> _U32 << _U32 | np.uint64(at)
-        length = begins[entry + 1] - begins[entry]
+        place, begin, end = places[entry], begins[entry], begins[entry + 1]
+        first = position == 0 or places[order[position - 1]] != place
         more = position + 1 < len(order) and places[order[position + 1]] == place
+        if first:
+            unit, stop = _unit_at(text, mark, begin + (mark[begin] == SPACE))
+            value = np.uint64(at)
+            if not more and unit & _U1 == _U0 and _next_unit(mark, stop, end)[0] < 0:
+                value = np.uint64(_IS_ID | entry | (_SPACE_FOLLOWS if stop < end else 0))
+            table[place] = table[place] >> _U32 << _U32 | value
+            if value & np.uint64(_IS_ID):
+                continue
+        length = end - begin
         records[at], records[at + 1] = entry, length | (_MORE if more else 0)
-        as_bytes[4 * at + 8 : 4 * at + 8 + length] = text[begins[entry] : begins[entry + 1]]
+        as_bytes[4 * at + 8 : 4 * at + 8 + length] = text[begin:end]
         at += 2 + (length + 3) // 4
-    return records
+    return records[:at].copy()
 
 
 # --- searching ------------------------------------------------------------------------------------------------------
@@ -326,9 +346,14 @@ def search(data, offsets, paper, classes, folding, firsts, table, records, recor
         longest = max(longest, offsets[row + 1] - offsets[row])
     capacity = max(_CHUNK, 3 * longest + 3)
     text, mark = np.empty(capacity + _WORD, np.uint8), np.empty(capacity, np.uint8)
-    borders = np.empty(capacity, np.uint64)
-    # Of units on their way down: where the first began, the border of the last, row in the chunk, gap before, key.
-    units = _five(_ITEMS)
+    borders, units = np.empty(capacity, np.uint64), np.empty(capacity, np.uint64)
+    # Of units on their way down: border of the first, border where the last ends, row in the chunk, key of the node.
+    items = (
+        np.empty(_ITEMS, np.uint64),
+        np.empty(_ITEMS, np.uint64),
+        np.empty(_ITEMS, np.uint64),
+        np.empty(_ITEMS, np.uint64),
+    )
     # Of nodes with a record: where the text began, row, record.
     asked = np.empty(_ITEMS, np.uint64), np.empty(_ITEMS, np.uint64), np.empty(_ITEMS, np.int64)
     hits, hit_rows = np.empty(4096, np.uint32), np.empty(4096, np.uint64)
@@ -345,19 +370,19 @@ def search(data, offsets, paper, classes, folding, firsts, table, records, recor
             text[used], mark[used] = END, SPACE
             used += 1
             last += 1
-        count = _borders(mark, used, borders)
+        count = _borders(text, mark, used, borders, units)
         border, row, number = _U1, _U0, 0  # after the space before the first text
         while border < count:
-            items, border, row = _roots(text, mark, borders, count, border, row, firsts, units)
-            while items:
-                _hash_units(text, mark, borders, items, units)
-                questions, below, touched = _look_up(table, text, mark, borders, items, units, asked)
-                work[0], work[1], work[2] = work[0] + items, work[1] + questions, work[2] ^ touched
-                items, question = below, 0
+            left, border, row = _roots(text, mark, borders, units, count, border, row, firsts, items)
+            while left:
+                hits, hit_rows = _roomier(hits, hit_rows, number + left)
+                work[0] += left
+                left, questions, number, touched = _look_up(
+                    table, text, mark, borders, units, left, items, asked, hits, hit_rows, number
+                )
+                work[1], work[2], question = work[1] + questions, work[2] ^ touched, 0
                 while question < questions:
-                    if number + questions > len(hits):
-                        hits = np.concatenate((hits, np.empty_like(hits)))
-                        hit_rows = np.concatenate((hit_rows, np.empty_like(hit_rows)))
+                    hits, hit_rows = _roomier(hits, hit_rows, number + questions)
                     question, number = _compare(
                         records, record_bytes, text, mark, used, asked, question, questions, hits, hit_rows, number
                     )
@@ -370,84 +395,83 @@ def search(data, offsets, paper, classes, folding, firsts, table, records, recor
 
 
 @numba.njit(cache=True, nogil=True)
-def _five(size):  # type: ignore[no-untyped-def]
-    return (
-        np.empty(size, np.uint64), np.empty(size, np.uint64), np.empty(size, np.uint64), np.empty(size, np.uint64),
-        np.empty(size, np.uint64),
-    )  # fmt: skip
+def _roomier(hits, rows, number):  # type: ignore[no-untyped-def]
+    """The same arrays, with room for so many."""
+    while number > len(hits):
+        hits, rows = np.concatenate((hits, np.empty_like(hits))), np.concatenate((rows, np.empty_like(rows)))
+    return hits, rows
 
 
 @numba.njit(cache=True, nogil=True)
-def _borders(mark, used, borders):  # type: ignore[no-untyped-def]
-    """List where units and spaces begin; return how many do."""
+def _borders(text, mark, used, borders, units):  # type: ignore[no-untyped-def]
+    """List where units and spaces begin, and the keys of units, an empty one for a space; return how many there are."""
     count = _U0
     for at in range(used):
         borders[count] = at
         count += np.uint64(mark[at] != INSIDE)
+    for border in range(count):
+        at = borders[border]
+        units[border] = _unit(text, at, borders[border + _U1] if mark[at] != SPACE else at)
     return count
 
 
 @numba.njit(cache=True, nogil=True)
-def _roots(text, mark, borders, count, border, row, firsts, units):  # type: ignore[no-untyped-def]
+def _roots(text, mark, borders, units, count, border, row, firsts, items):  # type: ignore[no-untyped-def]
     """List units that may begin an entry, from a border on; return how many, and where to go on.
 
     A unit begins at each border but at one space after another unit. Where a text begins or ends is none.
     """
-    starts, stops, rows, gaps, keys = units
-    items = 0
+    starts, stops, rows, keys = items
     before = borders[border - _U1]
     after_space, after_end = mark[before] == SPACE, text[before] == END
-    while border < count and items < _ITEMS:
+    left = 0
+    while border < count and left < _ITEMS:
         at = borders[border]
         byte, kind = text[at], mark[at]
         space, end = kind == SPACE, byte == END
-        starts[items], stops[items], rows[items], gaps[items], keys[items] = at, border, row, _U0, _ROOT
-        items += (not space or after_space) & (not end) & (not after_end) & firsts[byte] & (kind != CANNOT_BEGIN)
+        starts[left], stops[left], rows[left] = at, border + np.uint64(not space), row
+        keys[left] = units[border]
+        left += (not space or after_space) & (not end) & (not after_end) & firsts[byte] & (kind != CANNOT_BEGIN)
         row += np.uint64(end)
         after_space, after_end = space, end
         border += _U1
-    return items, border, row
+    return left, border, row
 
 
 @numba.njit(cache=True, nogil=True)
-def _hash_units(text, mark, borders, items, units):  # type: ignore[no-untyped-def]
-    """Go from the border where each unit begins to that where it ends, and from its parent's key to its own."""
-    _, stops, _, gaps, keys = units
-    for item in range(items):
-        border = stops[item]
-        at = borders[border]
-        border += np.uint64(mark[at] != SPACE)
-        stops[item] = border
-        keys[item] = _key(text, at, borders[border], keys[item], gaps[item])
-
-
-@numba.njit(cache=True, nogil=True)
-def _look_up(table, text, mark, borders, items, units, asked):  # type: ignore[no-untyped-def]
-    """Find the nodes of units: list those with a record, and keep of the units those that may lead further.
+def _look_up(table, text, mark, borders, units, left, items, asked, hits, hit_rows, number):  # type: ignore[no-untyped-def]
+    """Find nodes: append their ids to the hits, list those with a record, and keep the items that may lead further.
 
     Returns:
-        how many nodes have a record, how many units are kept; and a number without meaning.
+        how many items are kept, how many nodes have a record, how many hits there are; and a number without meaning.
     """
-    starts, stops, rows, gaps, keys = units
+    starts, stops, rows, keys = items
     asked_starts, asked_rows, asked_records = asked
     buckets, touched = len(table) // 8, _U0
-    for item in range(items):
+    for item in range(left):
         touched ^= table[_bucket(keys[item], buckets) * 8]
-    questions, below = 0, 0
-    for item in range(items):
-        place = _find(table, buckets, keys[item])
+    below, questions = 0, 0
+    for item in range(left):
+        key = keys[item]
+        place = _find(table, buckets, key)
         value = table[max(place, 0)] if place >= 0 else np.uint64(NO_RECORD)
-        record, follows = value & _HALF, np.uint32(value >> _U32)
+        record, follows = np.uint32(value & _HALF), np.uint32(value >> _U32)
         start, row, border = starts[item], rows[item], stops[item]
-        asked_starts[questions], asked_rows[questions], asked_records[questions] = start, row, record
-        questions += record != NO_RECORD
         at = borders[border]
         gap = np.uint64((mark[at] == SPACE) & (text[at] != END))
+
+        hits[number], hit_rows[number] = record & np.uint32(MOST_IDS), row
+        is_id = (record >= _IS_ID) & (record != NO_RECORD)
+        number += is_id & ((record & np.uint32(_SPACE_FOLLOWS) == 0) | (gap == _U1))
+        asked_starts[questions], asked_rows[questions], asked_records[questions] = start, row, record
+        questions += record < _IS_ID
+
         border += gap
-        byte = text[borders[border]]
-        starts[below], stops[below], rows[below], gaps[below], keys[below] = start, border, row, gap, keys[item]
-        below += (byte != END) & (follows & _bit(byte, gap) != 0)
-    return questions, below, np.int64(touched >> _U1)
+        at = borders[border]
+        starts[below], stops[below], rows[below] = start, border + np.uint64(mark[at] != SPACE), row
+        keys[below] = _child(key, units[border], gap)
+        below += (text[at] != END) & (follows & _bit(units[border], gap) != 0)
+    return below, questions, number, np.int64(touched >> _U1)
 
 
 @numba.njit(cache=True, nogil=True)
