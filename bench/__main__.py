@@ -11,7 +11,20 @@ from collections.abc import Iterator
 from typing import Any
 
 #: Each is a module beside this one with `run(*, check: bool)`, which yields one row a measurement.
-CASES = ("evaluate", "export", "lid", "match", "metadata", "curate", "memory", "rules", "loader", "train", "hygiene", "leakage")
+CASES = (
+    "evaluate",
+    "export",
+    "lid",
+    "match",
+    "metadata",
+    "curate",
+    "memory",
+    "rules",
+    "loader",
+    "train",
+    "hygiene",
+    "leakage",
+)
 
 
 def main() -> None:

@@ -42,7 +42,7 @@ def quickstart() -> Recipe:
             patch_size=8,
         ),
         train=TrainConfig(
-            seen_pairs=1_870_000,
+            seen_pairs=1_900_000,
             batch_size=1_024,
             texts_per_image=4,
             shared_texts="positives",

@@ -27,16 +27,16 @@ __all__ = ["Index", "padded", "unspaced"]
 FORMAT = "worldclip-index"
 VERSION = 3
 _HEADER = 4096
-_ARRAYS = {"firsts": np.bool_, "table": np.uint64, "records": np.uint32}
+_ARRAYS = {"firsts": np.bool_, "table": np.uint64, "bits": np.uint64, "records": np.uint32}
 
 
 class Index:
     """All entries of one list, ready to be matched. The id of an entry is its position in the list."""
 
-    def __init__(self, header: dict[str, Any], firsts: np.ndarray, table: np.ndarray, records: np.ndarray) -> None:
+    def __init__(self, header: dict[str, Any], arrays: Sequence[np.ndarray]) -> None:
         self.header = header
-        self._firsts, self._table, self._records = map(read_only, (firsts, table, records))
-        self._record_bytes = read_only(np.asarray(records).view(np.uint8))
+        self._arrays = tuple(map(read_only, arrays))  # in the order of `_ARRAYS`
+        self._record_bytes = read_only(np.asarray(arrays[-1]).view(np.uint8))
         self._rule = (header["rule"] == "paper", read_only(classes(header["rule"])), folding(header["fold_case"]))
 
     def __len__(self) -> int:
@@ -45,7 +45,7 @@ class Index:
     @property
     def nbytes(self) -> int:
         """Bytes of the index's arrays, in memory and on disk."""
-        return int(self._firsts.nbytes + self._table.nbytes + self._records.nbytes)
+        return sum(array.nbytes for array in self._arrays)
 
     @classmethod
     def build(
@@ -77,7 +77,7 @@ class Index:
         if rule == "unicode":
             data, offsets = buffers(composed(array))
         text, mark, begins = trie.prepare_entries(data, offsets, rule == "paper", classes(rule), folding(fold_case))
-        firsts, table, records = _arrays_of(text, mark, begins)
+        arrays = _arrays_of(text, mark, begins)
         header = {
             "format": FORMAT,
             "version": VERSION,
@@ -85,9 +85,9 @@ class Index:
             "fold_case": fold_case,
             "entries": len(array),
             "entries_hash": hashed,
-            "lengths": {"firsts": len(firsts), "table": len(table), "records": len(records)},
+            "lengths": {name: len(array) for name, array in zip(_ARRAYS, arrays, strict=True)},
         }
-        return cls(header, firsts, table, records)
+        return cls(header, arrays)
 
     def save(self, path: str | Path) -> None:
         """Write the index to one file, replacing what is there.
@@ -98,7 +98,7 @@ class Index:
         header = json.dumps(self.header, sort_keys=True).encode()
         with replacing(Path(path)) as temporary, open(temporary, "wb") as file:
             file.write(header.ljust(_HEADER - 1) + b"\n")
-            for array in (self._firsts, self._table, self._records):
+            for array in self._arrays:
                 array.tofile(file)
 
     @classmethod
@@ -126,7 +126,7 @@ class Index:
             shape = (lengths[name],)
             arrays.append(np.memmap(path, kind, "r", at, shape) if lengths[name] else np.zeros(shape, kind))
             at += arrays[-1].nbytes
-        return cls(header, *arrays)
+        return cls(header, arrays)
 
     def match(self, texts: Texts) -> pa.ListArray:
         """Find the entries that occur in each text.
@@ -144,16 +144,14 @@ class Index:
         mask = array.is_null() if array.null_count else None
         paper, kinds, folded = self._rule
         data, offsets = buffers(array if paper else composed(array))
-        found_offsets, found, _ = trie.search(
-            data, offsets, paper, kinds, folded, self._firsts, self._table, self._records, self._record_bytes
-        )
+        found_offsets, found, _ = trie.search(data, offsets, paper, kinds, folded, *self._arrays, self._record_bytes)
         if len(found) >= 2**31:
             raise DataError(f"Index.match: {len(found):,} matches; allowed in one call: 2^31 - 1. Give fewer texts.")
         return pa.ListArray.from_arrays(pa.array(found_offsets.astype(np.int32)), pa.array(found), mask=mask)
 
 
-def _arrays_of(text: np.ndarray, mark: np.ndarray, begins: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """First bytes, table and records of prepared entries.
+def _arrays_of(text: np.ndarray, mark: np.ndarray, begins: np.ndarray) -> tuple[np.ndarray, ...]:
+    """The arrays of an index of prepared entries.
 
     Raises:
         DataError: the records do not fit what a table can point to.
@@ -172,7 +170,7 @@ def _arrays_of(text: np.ndarray, mark: np.ndarray, begins: np.ndarray) -> tuple[
     at = begins[:-1][np.diff(begins) > 0]
     firsts = np.zeros(256, np.bool_)
     firsts[text[np.where(text[at] == 32, at + 1, at)]] = True
-    return firsts, table, records
+    return firsts, table, trie.bits_of(table), records
 
 
 def _header(path: Path, raw: bytes) -> dict[str, Any]:
@@ -193,6 +191,7 @@ def _header(path: Path, raw: bytes) -> dict[str, Any]:
         and lengths["firsts"] == 256
         and lengths["table"] >= 8
         and lengths["table"] % 8 == 0
+        and lengths["bits"].bit_count() == 1
         and header.get("rule") in RULES
         and isinstance(header.get("fold_case"), bool)
         and isinstance(header.get("entries"), int)

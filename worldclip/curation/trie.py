@@ -8,8 +8,8 @@ compared with its record, byte by byte, so that the answer is exact whatever col
 A look-up costs what the memory costs. Four nodes share a cache line (a *bucket*: four keys, then four pairs of record
 and filter), so that a look-up is one line, seldom two, and a record one more. Texts are searched by the thousand units:
 all lines that a step needs are first touched by a loop without branches, so that the memory works on many of them at
-once, and then read. The filter has a bit for the hash of each unit that follows the node: most phrases end there
-without a look-up.
+once, and then read. Most phrases end without a look-up: a node's filter has a bit for the hash of each unit that follows
+it, and, since those of frequent words are full, eight bits a node tell of all keys of longer ways whether they may be.
 
 What is found in a text cannot be foreseen, and a wrong guess costs a processor as much as a look-up. So the steps are
 loops that write always and count on only where something was found; units are hashed and compared by eight bytes.
@@ -39,7 +39,9 @@ _WORD = 8  # Bytes that are read at once: buffers have so many more.
 _BLANK = 32
 _CHUNK = 1 << 14  # Bytes of prepared text in hand; a longer text is prepared alone.
 _M1, _M2, _M3 = np.uint64(0xFF51AFD7ED558CCD), np.uint64(0xC4CEB9FE1A85EC53), np.uint64(0x2545F4914F6CDD1D)
-_U0, _U1, _U2, _U3, _U8, _U31, _U32, _U56, _U63 = (np.uint64(value) for value in (0, 1, 2, 3, 8, 31, 32, 56, 63))
+_U0, _U1, _U2, _U3, _U7, _U8, _U31, _U32, _U56, _U63 = (
+    np.uint64(value) for value in (0, 1, 2, 3, 7, 8, 31, 32, 56, 63)
+)
 _LOW63 = np.uint64(0x7FFFFFFFFFFFFFFF)
 _HALF, _ALL = np.uint64(0xFFFFFFFF), np.uint64(0xFFFFFFFFFFFFFFFF)
 
@@ -280,6 +282,30 @@ def table_of(keys, filters):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
+def bits_of(table):  # type: ignore[no-untyped-def]
+    """A bit for each odd key of the table, uint64 [a power of two]; at least eight times as many bits as keys."""
+    odd = 0
+    for bucket in range(len(table) // 8):
+        for key in table[8 * bucket : 8 * bucket + 4]:
+            odd += np.int64(key & _U1)
+    size = 1
+    while 8 * size < odd:
+        size *= 2
+    bits = np.zeros(size, np.uint64)
+    for bucket in range(len(table) // 8):
+        for key in table[8 * bucket : 8 * bucket + 4]:
+            if key & _U1:
+                bits[key >> _U7 & np.uint64(size - 1)] |= _U1 << (key >> _U1 & _U63)
+    return bits
+
+
+@numba.njit(cache=True, nogil=True)
+def _may_be(bits, key):  # type: ignore[no-untyped-def]
+    """Whether an odd key may be in the table."""
+    return bits[key >> _U7 & np.uint64(len(bits) - 1)] >> (key >> _U1 & _U63) & _U1 != _U0
+
+
+@numba.njit(cache=True, nogil=True)
 def places_of(table, node_of):  # type: ignore[no-untyped-def]
     """Where in the table the node of each entry is, int64 [n]; -1 for an empty entry."""
     places = np.full(len(node_of), -1, np.int64)
@@ -328,13 +354,13 @@ def records_of(text, mark, begins, table, places, order):  # type: ignore[no-unt
 
 
 @numba.njit(cache=True, nogil=True)
-def search(data, offsets, paper, classes, folding, firsts, table, records, record_bytes):  # type: ignore[no-untyped-def]
+def search(data, offsets, paper, classes, folding, firsts, table, bits, records, record_bytes):  # type: ignore[no-untyped-def]
     """Find all entries in all texts.
 
     Args:
         data, offsets: the texts, uint8 and int64 [n + 1].
         firsts: bool [256], whether an entry's first unit begins with this byte.
-        table, records: as built; `record_bytes` is the same memory, uint8.
+        table, bits, records: as built; `record_bytes` is the memory of `records`, uint8.
 
     Returns:
         offsets int64 [n + 1], ids uint32: sorted and unique of each text; int64 [3]: buckets looked up, records read,
@@ -378,7 +404,7 @@ def search(data, offsets, paper, classes, folding, firsts, table, records, recor
                 hits, hit_rows = _roomier(hits, hit_rows, number + left)
                 work[0] += left
                 left, questions, number, touched = _look_up(
-                    table, text, mark, borders, units, left, items, asked, hits, hit_rows, number
+                    table, bits, text, mark, borders, units, left, items, asked, hits, hit_rows, number
                 )
                 work[1], work[2], question = work[1] + questions, work[2] ^ touched, 0
                 while question < questions:
@@ -409,9 +435,10 @@ def _borders(text, mark, used, borders, units):  # type: ignore[no-untyped-def]
     for at in range(used):
         borders[count] = at
         count += np.uint64(mark[at] != INSIDE)
+    empty = _unit(text, _U0, _U0)
     for border in range(count):
         at = borders[border]
-        units[border] = _unit(text, at, borders[border + _U1] if mark[at] != SPACE else at)
+        units[border] = empty if mark[at] == SPACE else _unit(text, at, borders[border + _U1])
     return count
 
 
@@ -439,7 +466,7 @@ def _roots(text, mark, borders, units, count, border, row, firsts, items):  # ty
 
 
 @numba.njit(cache=True, nogil=True)
-def _look_up(table, text, mark, borders, units, left, items, asked, hits, hit_rows, number):  # type: ignore[no-untyped-def]
+def _look_up(table, bits, text, mark, borders, units, left, items, asked, hits, hit_rows, number):  # type: ignore[no-untyped-def]
     """Find nodes: append their ids to the hits, list those with a record, and keep the items that may lead further.
 
     Returns:
@@ -470,7 +497,7 @@ def _look_up(table, text, mark, borders, units, left, items, asked, hits, hit_ro
         at = borders[border]
         starts[below], stops[below], rows[below] = start, border + np.uint64(mark[at] != SPACE), row
         keys[below] = _child(key, units[border], gap)
-        below += (text[at] != END) & (follows & _bit(units[border], gap) != 0)
+        below += (text[at] != END) & (follows & _bit(units[border], gap) != 0) & _may_be(bits, keys[below])
     return below, questions, number, np.int64(touched >> _U1)
 
 
