@@ -1,15 +1,15 @@
 """A trie of units in one hash table, searched for many texts at once.
 
 The key of a node is made of the units on the way to it. Where only one entry lies below a node the trie ends, and the
-entry's *record* tells the rest. Keys are 64 bits. That of a first unit of at most seven bytes is its bytes, shuffled: of
-an entry that is this unit alone the id stands in the node. All other keys are hashes and not trusted: every match is
+entry's *record* tells the rest. Keys are 64 bits. That of a first unit of at most seven bytes is its bytes, shuffled:
+of an entry that is this unit alone the id stands in the node. All other keys are hashes and not trusted: every match is
 compared with its record, byte by byte, so that the answer is exact whatever collides.
 
 A look-up costs what the memory costs. Four nodes share a cache line (a *bucket*: four keys, then four pairs of record
 and filter), so that a look-up is one line, seldom two, and a record one more. Texts are searched by the thousand units:
 all lines that a step needs are first touched by a loop without branches, so that the memory works on many of them at
-once, and then read. Most phrases end without a look-up: a node's filter has a bit for the hash of each unit that follows
-it, and, since those of frequent words are full, eight bits a node tell of all keys of longer ways whether they may be.
+once, and then read. Most phrases end without a look-up: a node's filter has a bit for the hash of each unit that
+follows it, and, since those of frequent words are full, bits tell of all keys of longer ways whether they may be.
 
 What is found in a text cannot be foreseen, and a wrong guess costs a processor as much as a look-up. So the steps are
 loops that write always and count on only where something was found; units are hashed and compared by eight bytes.
@@ -28,7 +28,7 @@ from numba.extending import intrinsic
 from worldclip.curation.rules import CANNOT_BEGIN, END, INSIDE, SPACE, prepare_paper, prepare_unicode
 
 #: Nodes per slot: fuller saves memory, emptier saves second cache lines.
-LOAD = 0.8
+LOAD = 0.5
 NO_RECORD = 0xFFFFFFFF
 #: What a node has in place of a record, if its key says all of its entry: the id, and whether a space must follow.
 _IS_ID, _SPACE_FOLLOWS, MOST_IDS = 0x80000000, 0x40000000, 0x3FFFFFFF
