@@ -206,7 +206,7 @@ def _equal(peer: str, found: list[list[int]], expected: list[list[int]]) -> None
 
 def _processes(path: Path, captions: list[str]) -> dict[str, Any]:
     """Resident memory (proportional set size) of the index, summed over processes that have opened it and matched."""
-    texts = "\t".join(captions[:2000]).encode() + b"\n"
+    texts = "\t".join(captions).encode() + b"\n"  # so many that nearly all pages are read
     row: dict[str, Any] = {"index_mb": round(path.stat().st_size / 1e6, 2)}
     for count in (1, 2, 4):
         command = [sys.executable, "-c", _OPENS, str(path)]
@@ -224,7 +224,7 @@ def _processes(path: Path, captions: list[str]) -> dict[str, Any]:
         for process in started:
             process.communicate(b"\n")
         row[f"resident_mb_of_{count}"] = round(sum(resident), 2)
-        row["open_ms_in_a_fresh_process"] = round(max(opened) * 1e3, 2)
+        row.setdefault("open_ms_in_a_fresh_process", round(max(opened) * 1e3, 2))  # of one, which nothing disturbs
     return row
 
 

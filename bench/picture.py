@@ -10,7 +10,7 @@ from matplotlib import pyplot
 from matplotlib.ticker import FuncFormatter
 
 mpl.use("svg")
-mpl.rcParams["svg.hashsalt"] = "worldclip"  # The same bytes each time.
+mpl.rcParams.update({"svg.hashsalt": "worldclip", "svg.fonttype": "none"})  # The same bytes each time, text as text.
 PEERS = {"pyahocorasick": "pyahocorasick", "ahocorasick_rs": "ahocorasick_rs", "polars_find_many": "Polars find_many"}
 
 

@@ -45,7 +45,7 @@ def _texts(cache: Cache) -> dict[str, list[str]]:
     """Distinct names and keywords by list."""
     found: dict[str, dict[str, None]] = {}
     for path in sorted((cache.path("cldr-annotations") / "annotations").glob("*/annotations.json")):
-        drawings = json.loads(path.read_bytes())["annotations"]["annotations"].values()
+        drawings = json.loads(path.read_bytes())["annotations"].get("annotations", {}).values()
         told = (text for each in drawings for text in (*each.get("tts", ()), *each.get("default", ())))
         found.setdefault(list_of_locale(path.parent.name), {}).update(dict.fromkeys(told))
     return {code: list(texts) for code, texts in found.items()}
