@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from pathlib import Path
 
@@ -50,6 +51,15 @@ def test_blocks_are_merged_by_streams(tmp_path: Path, monkeypatch: pytest.Monkey
     assert [row["count"] for row in rows] == [
         [1, 2, 3][key % 3] + 4 * (key % 3 == 0 and key >= 3) for key in range(20_000)
     ]
+
+
+def test_of_a_file_only_what_is_asked_for_is_in_memory(tmp_path: Path) -> None:
+    keys = [hashlib.sha256(str(at).encode()).hexdigest() for at in range(100_000)]
+    path = written(tmp_path / "a", dict.fromkeys(keys, 1))
+    before = pa.total_allocated_bytes()
+    stream = read_blocks(path, 1000)
+    assert len(next(stream)) == 1000
+    assert pa.total_allocated_bytes() - before < path.stat().st_size / 4
 
 
 def test_the_top_is_that_of_a_full_sort(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from dumps import read, real_dumps
 from hypothesis import given
 from hypothesis import strategies as st
 
+from worldclip.metadata import ngrams
 from worldclip.metadata.counts import merged, read_blocks
 from worldclip.metadata.ngrams import PAIR, Limits, count_ngrams, pmi, segmented, tokens, top_pairs
 
@@ -78,6 +80,19 @@ def test_the_same_bytes_whatever_the_memory_and_nothing_left_over(tmp_path: Path
         )
 
 
+def test_words_leave_memory_with_their_run(tmp_path: Path) -> None:
+    def held() -> int:
+        return sum(type(each) is defaultdict for each in gc.get_objects())
+
+    gc.disable()  # which would find cycles, but only now and then
+    try:
+        before = held()
+        count_ngrams(["a b c d"] * 20, tokens, tmp_path, Limits(words=2, pairs=2))
+        assert held() == before
+    finally:
+        gc.enable()
+
+
 def nltk_pmi(texts: list[str]) -> dict[str, float]:
     """PMI by nltk, of pairs within stretches between marks; its N counts the words, as ours does."""
     finder = nltk.collocations.BigramCollocationFinder(nltk.FreqDist(), nltk.FreqDist())
@@ -89,11 +104,14 @@ def nltk_pmi(texts: list[str]) -> dict[str, float]:
 
 
 def our_pmi(folder: Path, total: int, **options: float) -> dict[str, float]:
-    choice = {"least_count": 1, "threshold": None, "cap": 10**7, "joint": " "} | options
+    choice = {"least_count": 1, "threshold": None, "cap": 10**7, "joint": " ", "folder": folder} | options
     return dict(top_pairs(merged([folder / "pairs.parquet"]), merged([folder / "words.parquet"]), total, **choice))
 
 
-def test_pmi_is_that_of_nltk(tmp_path: Path) -> None:
+@pytest.mark.parametrize("at_once", [500_000, 7])
+def test_pmi_is_that_of_nltk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
+    monkeypatch.setattr(ngrams, "_RANKED", at_once)
+    monkeypatch.setattr(ngrams, "ROWS", at_once)
     rng = random.Random(3)
     documents = [[f"w{int(rng.paretovariate(0.7)) % 50}" for _ in range(40)] for _ in range(50)]
     finder = nltk.collocations.BigramCollocationFinder.from_documents(documents)

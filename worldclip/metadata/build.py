@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from worldclip.errors import DataError
 from worldclip.languages import ALIASES, LANGUAGES, OTHER, Rule, list_of_wikipedia, list_of_wordnet
 from worldclip.metadata.concepts import own_concepts
-from worldclip.metadata.counts import Blocks, ceil_share, merged, top
+from worldclip.metadata.counts import PAGE, Blocks, ceil_share, merged, top
 from worldclip.metadata.entries import Caps, entry_list, write_entries
 from worldclip.metadata.ngrams import Limits, count_ngrams, segmented, tokens, top_pairs
 from worldclip.metadata.reading import READING, telling
@@ -244,6 +244,7 @@ def _found(
             cap=min(selection.caps.bigrams, ceil_share(len(unigrams), selection.pairs_per_word)),
             # The release joins without a space where a segmenter divided the words.
             joint=" " if LANGUAGES[code].spaced else "",
+            folder=parts.text[0],
         )
         set_aside[LOOSER] -= len(bigrams)
         yield "b", bigrams
@@ -255,7 +256,7 @@ def _found(
 
 def _scored(paths: Iterable[Path]) -> Iterator[tuple[str, float]]:
     for path in paths:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, pre_buffer=False, buffer_size=PAGE) as file:
             for batch in file.iter_batches(use_threads=False):
                 yield from zip(batch.column(0).to_pylist(), batch.column(1).to_pylist(), strict=True)
 

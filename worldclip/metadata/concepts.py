@@ -46,7 +46,7 @@ def own_concepts(path: Path, set_aside: Counter[str]) -> Iterator[tuple[str, str
 def _rows(path: Path) -> Iterator[tuple[object, object, object]]:
     if path.suffix == ".parquet":
         try:
-            with pq.ParquetFile(path) as parquet:
+            with pq.ParquetFile(path, pre_buffer=False, buffer_size=2**20) as parquet:  # as pages are needed
                 _need(path, parquet.schema_arrow.names)
                 for batch in batches(path, parquet):
                     table = batch.to_pydict()

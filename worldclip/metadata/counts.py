@@ -26,13 +26,20 @@ Blocks = Iterator[pa.Table]
 #: Rows of a block, where a file is written.
 BLOCK = 65_536
 
+#: Bytes of a page of a file: the least that is unpacked of it at once.
+PAGE = 65_536
+
 #: Files that are merged at once, and rows of all their blocks together.
-FILES, ROWS = 200, 1_000_000
+FILES, ROWS = 200, 200_000
 
 
 def write_blocks(path: Path, blocks: Iterable[pa.Table]) -> None:
     """Write blocks to a file, whole or not at all."""
-    with replacing(path) as temporary, pq.ParquetWriter(temporary, COUNTED, compression="zstd") as writer:
+    # No dictionary: each key is there once, and whoever reads would hold it.
+    with (
+        replacing(path) as temporary,
+        pq.ParquetWriter(temporary, COUNTED, compression="zstd", use_dictionary=False, data_page_size=PAGE) as writer,
+    ):
         for block in blocks:
             writer.write_table(block, row_group_size=BLOCK)
 
@@ -44,7 +51,8 @@ def read_blocks(path: Path, rows: int = BLOCK) -> Blocks:
         DataError: it is no such file.
     """
     try:
-        with pq.ParquetFile(path) as file:
+        # By itself Arrow reads a file whole before it gives the first batch.
+        with pq.ParquetFile(path, pre_buffer=False, buffer_size=PAGE) as file:
             for batch in file.iter_batches(rows, use_threads=False):
                 yield pa.Table.from_batches([batch], COUNTED)
     except (pa.ArrowException, OSError) as error:

@@ -16,13 +16,16 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from worldclip.metadata.counts import BLOCK, COUNTED, Blocks, merge_runs, ranked, write_blocks
+from worldclip.metadata.counts import BLOCK, COUNTED, ROWS, Blocks, merge_runs, ranked, read_blocks, write_blocks
+from worldclip.storage import TEMPORARY
 
 Tokenizer = Callable[[str], list[str]]
 
@@ -130,8 +133,8 @@ class _Counter:
         self._begin()
 
     def _begin(self) -> None:
-        self._number: defaultdict[str, int] = defaultdict()
-        self._number.default_factory = self._number.__len__
+        # Not its own `__len__`: in a cycle, words would stay in memory until Python happens to look for such.
+        self._number: defaultdict[str, int] = defaultdict(count().__next__)
         self._chunks: list[np.ndarray] = []
         self._waiting = 0
         self._is_word = np.zeros(0, bool)
@@ -225,25 +228,29 @@ def top_pairs(
     threshold: float | None,
     cap: int,
     joint: str,
+    folder: Path,
 ) -> list[tuple[str, float]]:
     """The pairs of highest PMI, with it; equal ones by code points.
 
     Args:
         pairs: counts of pairs.
-        words: counts of words; those seen `least_count` times are in memory, some 20 bytes each.
+        words: counts of words; those of some pairs are in memory at once.
         total: N.
         least_count: pairs seen less often are left out.
         threshold: pairs must reach this PMI (the release: 30 bits); None ranks alone.
         cap: the most pairs.
         joint: stands between the words of an entry: a space, or nothing in languages without.
+        folder: exists; the words that are seen so often lie in it meanwhile.
     """
-    known = pa.concat_tables(_often(words, least_count)).combine_chunks()
     kept = _SCORED.empty_table()
-    for rows in _often(pairs, least_count):
-        scored = _scored(rows, known, total, joint)
-        if threshold is not None:
-            scored = scored.filter(pc.greater_equal(scored.column("pmi"), threshold))
-        kept = ranked(pa.concat_tables([kept, scored]), "pmi", cap)
+    with TemporaryDirectory(dir=folder, suffix=TEMPORARY) as temporary:
+        often = Path(temporary, "words.parquet")
+        write_blocks(often, _often(words, least_count))  # a pair's words are seen as often as the pair
+        for rows in _often(pairs, least_count):
+            scored = _scored(rows, often, total, joint)
+            if threshold is not None:
+                scored = scored.filter(pc.greater_equal(scored.column("pmi"), threshold))
+            kept = ranked(pa.concat_tables([kept, scored]), "pmi", cap)
     return list(zip(kept.column("key").to_pylist(), kept.column("pmi").to_pylist(), strict=True))
 
 
@@ -259,8 +266,11 @@ def _often(blocks: Blocks, least_count: int) -> Blocks:
     yield pa.concat_tables(waiting)
 
 
-def _scored(pairs: pa.Table, known: pa.Table, total: int, joint: str) -> pa.Table:
+def _scored(pairs: pa.Table, often: Path, total: int, joint: str) -> pa.Table:
     halves = pc.split_pattern(pairs.column("key").combine_chunks(), PAIR).flatten()
+    wanted = halves.unique()
+    found = (block.filter(pc.is_in(block.column("key"), value_set=wanted)) for block in read_blocks(often, ROWS))
+    known = pa.concat_tables([COUNTED.empty_table(), *found]).combine_chunks()
     words = [halves.take(pa.array(np.arange(start, len(halves), 2))) for start in (0, 1)]
     counts = known.column("count").to_numpy().astype(np.float64)
     first, second = (counts[pc.index_in(word, value_set=known.column("key")).to_numpy()] for word in words)

@@ -58,7 +58,7 @@ def articles(path: Path, set_aside: Counter[str]) -> Articles:
 
 def _from_parquet(path: Path, set_aside: Counter[str]) -> Articles:
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, pre_buffer=False, buffer_size=2**20) as file:  # as pages are needed
             if lacking := {"title", "text"} - set(file.schema_arrow.names):
                 raise DataError(f"{path}: has no column {', '.join(sorted(lacking))}; articles need title and text.")
             for batch in batches(path, file, 256, ["title", "text"]):
