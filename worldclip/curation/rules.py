@@ -18,19 +18,23 @@ from __future__ import annotations
 import string
 import unicodedata
 from functools import cache
+from typing import Any
 
 import numba
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from llvmlite import ir
+from numba.core import types
+from numba.extending import intrinsic
 
 from worldclip.curation.texts import buffers
 
 RULES = ("paper", "unicode")
 
-#: Marks of prepared bytes. Only a spaced word that no space precedes cannot begin an entry of the paper's rule.
-INSIDE, BEGINS, SPACE, CANNOT_BEGIN = 0, 1, 2, 3
-#: Follows each prepared text; it occurs in no UTF-8.
+#: Marks of prepared bytes. Only a spaced word that no space precedes cannot begin an entry of the paper's rule. The last
+#: one follows each text, on a byte that occurs in no UTF-8.
+INSIDE, BEGINS, SPACE, CANNOT_BEGIN, ENDS = 0, 1, 2, 3, 4
 END = 0xFF
 _BLANK = 32
 
@@ -63,7 +67,35 @@ _OTHER, _WORD, _EXTENDS, _JOINS, _WHITE, _BREAKS = range(6)
 _UNSPACED, _WRAPPED, _TURNS_BLANK = 1, 2, 4
 
 #: Positions are unsigned in kernels: of a signed one numba asks each time whether it counts from the end.
-_U1, _U2 = np.uint64(1), np.uint64(2)
+_U1, _U2, _U7, _U8, _U56 = np.uint64(1), np.uint64(2), np.uint64(7), np.uint64(8), np.uint64(56)
+#: A byte of 1, eight times: what is multiplied with it is repeated.
+EACH = np.uint64(0x0101010101010101)
+_HIGH, _LOW, _BLANKS = EACH * np.uint64(0x80), EACH * np.uint64(0x7F), EACH * np.uint64(_BLANK)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def eight(_typing: Any, data: Any, at: Any) -> Any:  # noqa: ARG001
+    """Eight bytes of an array of bytes from any position on, the first lowest. Nothing checks that they are there."""
+
+    def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        array = context.make_array(signature.args[0])(context, builder, values[0])
+        place = builder.gep(array.data, [values[1]])
+        return builder.load(builder.bitcast(place, ir.IntType(64).as_pointer()), align=1)
+
+    return types.uint64(data, types.uint64), code
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def put_eight(_typing: Any, data: Any, at: Any, word: Any) -> Any:  # noqa: ARG001
+    """Write eight bytes, the lowest first. Nothing checks that there is room."""
+
+    def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        array = context.make_array(signature.args[0])(context, builder, values[0])
+        place = builder.gep(array.data, [values[1]])
+        builder.store(values[2], builder.bitcast(place, ir.IntType(64).as_pointer()), align=1)
+        return context.get_dummy_value()
+
+    return types.none(data, types.uint64, types.uint64), code
 
 
 def unspaced(character: str) -> bool:
@@ -204,10 +236,22 @@ def _doubtful(data, offsets, composition):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
+def _others(word):  # type: ignore[no-untyped-def]
+    """The high bit of each of eight bytes that is no letter or digit of ASCII, and no space."""
+    # Sums reach a byte's high bit where it is not less than some character; capitals, digits and spaces as small ones.
+    small = (word | _BLANKS) & _LOW
+    letters = (small + EACH * np.uint64(0x80 - 0x61)) & ~(small + EACH * np.uint64(0x80 - 0x7B))
+    digits = (small + EACH * np.uint64(0x80 - 0x30)) & ~(small + EACH * np.uint64(0x80 - 0x3A))
+    spaces = ~(small + EACH * np.uint64(0x80 - 0x21))
+    return ~((letters | digits | spaces) & ~word) & _HIGH
+
+
+@numba.njit(cache=True, nogil=True)
 def prepare_paper(data, begin, end, is_entry, classes, text, mark, at):  # type: ignore[no-untyped-def]
     """Write one text, or one entry, by the paper's rule from `at`; return where it ends.
 
-    A text becomes at most three times as long, and two bytes more. Entries are padded, and keep their marks.
+    A text becomes at most three times as long, and two bytes more, and there is room for eight more. Entries are
+    padded, and keep their marks.
     """
     at, position, end = np.uint64(at), np.uint64(begin), np.uint64(end)
     following = INSIDE  # the mark of a letter that comes next
@@ -217,6 +261,27 @@ def prepare_paper(data, begin, end, is_entry, classes, text, mark, at):  # type:
         following = BEGINS
     while position < end:
         byte = data[position]
+        if byte < 0x80 and position + _U8 <= np.uint64(len(data)):
+            word = eight(data, position)
+            others = _others(word)
+            blank = ~(((word ^ _BLANKS) & _LOW) + _LOW) >> _U7 & EACH
+            begins = (blank << _U8 | np.uint64(following)) & ~(blank * np.uint64(0xFF))
+            put_eight(text, at, word)  # What is written beyond is written over.
+            put_eight(mark, at, begins | blank << _U1)
+            if not others and position + _U8 <= end:
+                following = blank >> _U56
+                at += _U8
+                position += _U8
+                continue
+            below = (others - _U1) & ~others
+            plain = min((below >> _U7 & EACH) * EACH >> _U56, end - position)
+            if plain:
+                following = blank >> (plain * _U8 - _U8) & _U1
+                at += plain
+                position += plain
+                if position == end:
+                    break
+                byte = data[position]
         code, length = np.int64(byte), _U1
         if byte >= 0x80:
             code, many = decode(data, position)

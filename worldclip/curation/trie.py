@@ -17,15 +17,12 @@ loops that write always and count on only where something was found; units are h
 
 from __future__ import annotations
 
-from typing import Any
-
 import numba
 import numpy as np
-from llvmlite import ir
-from numba.core import types
-from numba.extending import intrinsic
 
-from worldclip.curation.rules import CANNOT_BEGIN, END, INSIDE, SPACE, prepare_paper, prepare_unicode
+from worldclip.curation.rules import (
+    CANNOT_BEGIN, EACH, END, ENDS, INSIDE, SPACE, eight, prepare_paper, prepare_unicode,
+)  # fmt: skip
 
 #: Nodes per slot: fuller saves memory, emptier saves second cache lines.
 LOAD = 0.5
@@ -33,29 +30,19 @@ NO_RECORD = 0xFFFFFFFF
 #: What a node has in place of a record, if its key says all of its entry: the id, and whether a space must follow.
 _IS_ID, _SPACE_FOLLOWS, MOST_IDS = 0x80000000, 0x40000000, 0x3FFFFFFF
 _MORE = 0x80000000  # Bit of a record's length: the next record has the same key.
-_ITEMS = 2048  # Units that are looked up together: their cache lines must fit the second-level cache.
 _DIGIT = 10  # Bits by which matches are sorted at once.
 _WORD = 8  # Bytes that are read at once: buffers have so many more.
 _BLANK = 32
-_CHUNK = 1 << 14  # Bytes of prepared text in hand; a longer text is prepared alone.
+#: Bytes of prepared text in hand: the cache lines of their units must fit the second-level cache. A longer text is alone.
+_CHUNK = 1 << 14
+#: What stands before a unit, bits; an end is listed as a unit, too.
+_SPACE_BEFORE, _IS_END = 1, 2
 _M1, _M2, _M3 = np.uint64(0xFF51AFD7ED558CCD), np.uint64(0xC4CEB9FE1A85EC53), np.uint64(0x2545F4914F6CDD1D)
 _U0, _U1, _U2, _U3, _U7, _U8, _U31, _U32, _U56, _U63 = (
     np.uint64(value) for value in (0, 1, 2, 3, 7, 8, 31, 32, 56, 63)
 )
 _LOW63 = np.uint64(0x7FFFFFFFFFFFFFFF)
 _HALF, _ALL = np.uint64(0xFFFFFFFF), np.uint64(0xFFFFFFFFFFFFFFFF)
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def _eight(_typing: Any, data: Any, at: Any) -> Any:  # noqa: ARG001
-    """Eight bytes of an array of bytes from any position on, the first lowest. Nothing checks that they are there."""
-
-    def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        array = context.make_array(signature.args[0])(context, builder, values[0])
-        place = builder.gep(array.data, [values[1]])
-        return builder.load(builder.bitcast(place, ir.IntType(64).as_pointer()), align=1)
-
-    return types.uint64(data, types.uint64), code
 
 
 @numba.njit(cache=True, nogil=True)
@@ -72,16 +59,16 @@ def _unit(text, at, end):  # type: ignore[no-untyped-def]
     """
     left = np.uint64(end - at)
     if left < _U8:  # Each step can be undone.
-        key = (_first(_eight(text, at), left) | (left + _U1) << _U56) * _M1 & _LOW63
+        key = (_first(eight(text, at), left) | (left + _U1) << _U56) * _M1 & _LOW63
         key = (key ^ key >> _U32) * _M2 & _LOW63
         return (key ^ key >> _U32) << _U1
     key = left * _M3
     while left > _U8:
-        key = (key ^ _eight(text, at)) * _M1
+        key = (key ^ eight(text, at)) * _M1
         key ^= key >> _U32
         at += _U8
         left -= _U8
-    key = (key ^ _first(_eight(text, at), left)) * _M1
+    key = (key ^ _first(eight(text, at), left)) * _M1
     key = (key ^ key >> _U32) * _M2
     return key ^ key >> _U32 | _U1
 
@@ -104,9 +91,9 @@ def _same(ours, at, theirs, there, length):  # type: ignore[no-untyped-def]
         return same == length
     differ, at, there, left = _U0, np.uint64(at), np.uint64(there), np.uint64(length)
     while left > _U8:
-        differ |= _eight(ours, at) ^ _eight(theirs, there)
+        differ |= eight(ours, at) ^ eight(theirs, there)
         at, there, left = at + _U8, there + _U8, left - _U8
-    return differ | _first(_eight(ours, at) ^ _eight(theirs, there), left) == _U0
+    return differ | _first(eight(ours, at) ^ eight(theirs, there), left) == _U0
 
 
 @numba.njit(cache=True, nogil=True)
@@ -371,17 +358,14 @@ def search(data, offsets, paper, classes, folding, firsts, table, bits, records,
     for row in range(n):
         longest = max(longest, offsets[row + 1] - offsets[row])
     capacity = max(_CHUNK, 3 * longest + 3)
-    text, mark = np.empty(capacity + _WORD, np.uint8), np.empty(capacity, np.uint8)
-    borders, units = np.empty(capacity, np.uint64), np.empty(capacity, np.uint64)
-    # Of units on their way down: border of the first, border where the last ends, row in the chunk, key of the node.
-    items = (
-        np.empty(_ITEMS, np.uint64),
-        np.empty(_ITEMS, np.uint64),
-        np.empty(_ITEMS, np.uint64),
-        np.empty(_ITEMS, np.uint64),
-    )
-    # Of nodes with a record: where the text began, row, record.
-    asked = np.empty(_ITEMS, np.uint64), np.empty(_ITEMS, np.uint64), np.empty(_ITEMS, np.int64)
+    text, mark = np.empty(capacity + _WORD, np.uint8), np.empty(capacity + _WORD, np.uint8)
+    # Of units: where each begins, what stands before it, its row in the chunk, its key.
+    starts, before = np.empty(capacity + _WORD + 1, np.uint64), np.empty(capacity, np.uint8)
+    rows, units = np.empty(capacity, np.uint64), np.empty(capacity, np.uint64)
+    # Of units on their way down: the first one, the last one, the key of the node.
+    items = np.empty(capacity, np.uint64), np.empty(capacity, np.uint64), np.empty(capacity, np.uint64)
+    # Of nodes with a record: the first unit, the record.
+    asked = np.empty(capacity, np.uint64), np.empty(capacity, np.int64)
     hits, hit_rows = np.empty(4096, np.uint32), np.empty(4096, np.uint64)
     found, found_offsets = np.empty(max(1024, 8 * n), np.uint32), np.zeros(n + 1, np.int64)
     first, used_found = 0, 0
@@ -393,25 +377,25 @@ def search(data, offsets, paper, classes, folding, firsts, table, bits, records,
                 used = prepare_paper(data, begin, end, False, classes, text, mark, used)
             else:
                 used = prepare_unicode(data, begin, end, False, classes, folding, text, mark, used)
-            text[used], mark[used] = END, SPACE
+            text[used], mark[used] = END, ENDS
             used += 1
             last += 1
-        count = _borders(text, mark, used, borders, units)
-        border, row, number = _U1, _U0, 0  # after the space before the first text
-        while border < count:
-            left, border, row = _roots(text, mark, borders, units, count, border, row, firsts, items)
-            while left:
-                hits, hit_rows = _roomier(hits, hit_rows, number + left)
-                work[0] += left
-                left, questions, number, touched = _look_up(
-                    table, bits, text, mark, borders, units, left, items, asked, hits, hit_rows, number
-                )
-                work[1], work[2], question = work[1] + questions, work[2] ^ touched, 0
-                while question < questions:
-                    hits, hit_rows = _roomier(hits, hit_rows, number + questions)
-                    question, number = _compare(
-                        records, record_bytes, text, mark, used, asked, question, questions, hits, hit_rows, number
-                    )
+        count = _units(mark, used, starts)
+        left = _roots(text, mark, count, starts, before, rows, units, firsts, items)
+        number = 0
+        while left:
+            hits, hit_rows = _roomier(hits, hit_rows, number + left)
+            work[0] += left
+            left, questions, number, touched = _look_up(
+                table, bits, before, rows, units, left, items, asked, hits, hit_rows, number
+            )
+            work[1], work[2], question = work[1] + questions, work[2] ^ touched, 0
+            while question < questions:
+                hits, hit_rows = _roomier(hits, hit_rows, number + questions)
+                question, number = _compare(
+                    records, record_bytes, text, mark, used, starts, rows, asked, question, questions,
+                    hits, hit_rows, number,
+                )  # fmt: skip
         while used_found + number > len(found):
             found = np.concatenate((found, np.empty_like(found)))
         hits, hit_rows = _by_id(hits, hit_rows, number)
@@ -429,51 +413,57 @@ def _roomier(hits, rows, number):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def _borders(text, mark, used, borders, units):  # type: ignore[no-untyped-def]
-    """List where units and spaces begin, and the keys of units, an empty one for a space; return how many there are."""
-    count = _U0
-    for at in range(used):
-        borders[count] = at
-        count += np.uint64(mark[at] != INSIDE)
-    empty = _unit(text, _U0, _U0)
-    for border in range(count):
-        at = borders[border]
-        units[border] = empty if mark[at] == SPACE else _unit(text, at, borders[border + _U1])
+def _units(mark, used, starts):  # type: ignore[no-untyped-def]
+    """List where units begin, and the end of each text as one more; return how many there are.
+
+    Between two spaces there is an empty unit, at the second one. A text's first space is none.
+    """
+    count, before = _U0, _U0
+    for first in range(_U0, np.uint64(used), _U8):
+        marks = eight(mark, first)
+        space = marks >> _U1 & ~marks & EACH
+        begins = (marks | marks >> _U1 | marks >> _U2) & EACH & ~(space & ~(space << _U8 | before))
+        before = space >> _U56
+        for at in range(_U8):
+            starts[count] = first + at
+            count += begins >> (at << _U3) & _U1
+    while starts[count - _U1] >= np.uint64(used):  # of what lies behind the last text
+        count -= _U1
+    starts[count] = used
     return count
 
 
 @numba.njit(cache=True, nogil=True)
-def _roots(text, mark, borders, units, count, border, row, firsts, items):  # type: ignore[no-untyped-def]
-    """List units that may begin an entry, from a border on; return how many, and where to go on.
+def _roots(text, mark, count, starts, before, rows, units, firsts, items):  # type: ignore[no-untyped-def]
+    """Tell of each unit its row, its key and what stands before it, and list those that may begin an entry.
 
-    A unit begins at each border but at one space after another unit. Where a text begins or ends is none.
+    Returns:
+        how many may.
     """
-    starts, stops, rows, keys = items
-    before = borders[border - _U1]
-    after_space, after_end = mark[before] == SPACE, text[before] == END
-    left = 0
-    while border < count and left < _ITEMS:
-        at = borders[border]
-        byte, kind = text[at], mark[at]
-        space, end = kind == SPACE, byte == END
-        starts[left], stops[left], rows[left] = at, border + np.uint64(not space), row
-        keys[left] = units[border]
-        left += (not space or after_space) & (not end) & (not after_end) & firsts[byte] & (kind != CANNOT_BEGIN)
-        row += np.uint64(end)
-        after_space, after_end = space, end
-        border += _U1
-    return left, border, row
+    first_units, last_units, keys = items
+    left, row, space = _U0, _U0, _U1
+    for unit in range(count):
+        at, after = starts[unit], starts[unit + _U1]
+        ends = np.uint64(mark[at] == ENDS)
+        before[unit] = space | ends << _U1
+        space = np.uint64(mark[after - _U1] == SPACE)
+        key = _unit(text, at, after - space)
+        rows[unit], units[unit] = row, key
+        first_units[left], last_units[left], keys[left] = unit, unit, key
+        row += ends
+        left += np.uint64(firsts[text[at]] & (mark[at] != CANNOT_BEGIN)) & ~ends
+    return np.int64(left)
 
 
 @numba.njit(cache=True, nogil=True)
-def _look_up(table, bits, text, mark, borders, units, left, items, asked, hits, hit_rows, number):  # type: ignore[no-untyped-def]
+def _look_up(table, bits, before, rows, units, left, items, asked, hits, hit_rows, number):  # type: ignore[no-untyped-def]
     """Find nodes: append their ids to the hits, list those with a record, and keep the items that may lead further.
 
     Returns:
         how many items are kept, how many nodes have a record, how many hits there are; and a number without meaning.
     """
-    starts, stops, rows, keys = items
-    asked_starts, asked_rows, asked_records = asked
+    first_units, last_units, keys = items
+    asked_units, asked_records = asked
     buckets, touched = len(table) // 8, _U0
     for item in range(left):
         touched ^= table[_bucket(keys[item], buckets) * 8]
@@ -483,31 +473,27 @@ def _look_up(table, bits, text, mark, borders, units, left, items, asked, hits, 
         place = _find(table, buckets, key)
         value = table[max(place, 0)] if place >= 0 else np.uint64(NO_RECORD)
         record, follows = np.uint32(value & _HALF), np.uint32(value >> _U32)
-        start, row, border = starts[item], rows[item], stops[item]
-        at = borders[border]
-        gap = np.uint64((mark[at] == SPACE) & (text[at] != END))
+        first, unit = first_units[item], last_units[item] + _U1
+        gap = np.uint64(before[unit] & _SPACE_BEFORE)
 
-        hits[number], hit_rows[number] = record & np.uint32(MOST_IDS), row
+        hits[number], hit_rows[number] = record & np.uint32(MOST_IDS), rows[first]
         is_id = (record >= _IS_ID) & (record != NO_RECORD)
         number += is_id & ((record & np.uint32(_SPACE_FOLLOWS) == 0) | (gap == _U1))
-        asked_starts[questions], asked_rows[questions], asked_records[questions] = start, row, record
+        asked_units[questions], asked_records[questions] = first, record
         questions += record < _IS_ID
 
-        border += gap
-        at = borders[border]
-        starts[below], stops[below], rows[below] = start, border + np.uint64(mark[at] != SPACE), row
-        keys[below] = _child(key, units[border], gap)
-        below += (text[at] != END) & (follows & _bit(units[border], gap) != 0) & _may_be(bits, keys[below])
+        first_units[below], last_units[below], keys[below] = first, unit, _child(key, units[unit], gap)
+        below += (before[unit] < _IS_END) & (follows & _bit(units[unit], gap) != 0) & _may_be(bits, keys[below])
     return below, questions, number, np.int64(touched >> _U1)
 
 
 @numba.njit(cache=True, nogil=True)
-def _compare(records, record_bytes, text, mark, used, asked, question, questions, hits, rows, number):  # type: ignore[no-untyped-def]
+def _compare(records, record_bytes, text, mark, used, starts, rows, asked, question, questions, hits, hit_rows, number):  # type: ignore[no-untyped-def]
     """Compare records with the text, and append hits while there is room; return where to go on and how many there are.
 
     An index that was damaged may tell of records that are none: they are no hits.
     """
-    asked_starts, asked_rows, asked_records = asked
+    asked_units, asked_records = asked
     touched = np.uint32(0)
     for each in range(question, questions if len(records) else 0):
         touched ^= records[min(asked_records[each], len(records) - 1)]
@@ -520,8 +506,9 @@ def _compare(records, record_bytes, text, mark, used, asked, question, questions
                 break
             if number == len(hits):
                 return each, number
-            hits[number], rows[number] = records[record], asked_rows[each]
-            start = np.int64(asked_starts[each]) - (length > 0 and record_bytes[begin] == _BLANK)
+            unit = asked_units[each]
+            hits[number], hit_rows[number] = records[record], rows[unit]
+            start = np.int64(starts[unit]) - (length > 0 and record_bytes[begin] == _BLANK)
             # It ends where a unit ends: what follows begins another.
             if start + length < used and mark[np.uint64(start + length)] != INSIDE:
                 number += _same(record_bytes, begin, text, start, length)
