@@ -550,21 +550,24 @@ def _scatter(hits, rows, to_hits, to_rows, number, shift, mask):  # type: ignore
 @numba.njit(cache=True, nogil=True)
 def _by_row(hits, rows, number, found, used, offsets):  # type: ignore[no-untyped-def]
     """Append hits to `found` row by row, each once; write where each row ends, and return where the last does."""
-    ends = np.zeros(len(offsets) + 1, np.uint64)
+    places = np.zeros(len(offsets) + 1, np.uint64)
     for hit in range(number):
-        ends[rows[hit] + _U2] += _U1
+        places[rows[hit] + _U2] += _U1
     for row in range(2, len(offsets)):
-        ends[row] += ends[row - 1]
-    grouped = np.empty(number, np.uint32)
+        places[row] += places[row - 1]
+    grouped, grouped_rows = np.empty(number, np.uint32), np.empty(number, np.uint64)
     for hit in range(number):
-        place = ends[rows[hit] + _U1]
-        grouped[place] = hits[hit]
-        ends[rows[hit] + _U1] = place + _U1
-    place = np.uint64(used)
-    for row in range(len(offsets) - 1):
-        begin = place
-        for hit in range(ends[row], ends[row + 1]):
-            found[place] = grouped[hit]
-            place += np.uint64(place == begin or found[place - _U1] != grouped[hit])
-        offsets[row + 1] = place
+        place = places[rows[hit] + _U1]
+        grouped[place], grouped_rows[place] = hits[hit], rows[hit]
+        places[rows[hit] + _U1] = place + _U1
+    place, last, last_row = np.uint64(used), np.uint32(0), _ALL
+    offsets[1:] = 0
+    for hit in range(number):
+        row = grouped_rows[hit]
+        found[place] = grouped[hit]
+        place += np.uint64((grouped[hit] != last) | (row != last_row))
+        last, last_row = grouped[hit], row
+        offsets[row + _U1] = place
+    for row in range(1, len(offsets)):  # those without a hit
+        offsets[row] = max(offsets[row], offsets[row - 1])
     return np.int64(place)
