@@ -21,7 +21,15 @@ import numba
 import numpy as np
 
 from worldclip.curation.rules import (
-    CANNOT_BEGIN, EACH, END, ENDS, INSIDE, SPACE, eight, prepare_paper, prepare_unicode,
+    CANNOT_BEGIN,
+    EACH,
+    END,
+    ENDS,
+    INSIDE,
+    SPACE,
+    eight,
+    prepare_paper,
+    prepare_unicode,
 )  # fmt: skip
 
 #: Nodes per slot: fuller saves memory, emptier saves second cache lines.
