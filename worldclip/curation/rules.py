@@ -32,8 +32,8 @@ from worldclip.curation.texts import buffers
 
 RULES = ("paper", "unicode")
 
-#: Marks of prepared bytes. Only a spaced word that no space precedes cannot begin an entry of the paper's rule. The last
-#: one follows each text, on a byte that occurs in no UTF-8.
+#: Marks of prepared bytes. Only a spaced word that no space precedes cannot begin an entry of the paper's rule. The
+#: last one follows each text, on a byte that occurs in no UTF-8.
 INSIDE, BEGINS, SPACE, CANNOT_BEGIN, ENDS = 0, 1, 2, 3, 4
 END = 0xFF
 _BLANK = 32

@@ -41,7 +41,7 @@ _MORE = 0x80000000  # Bit of a record's length: the next record has the same key
 _DIGIT = 10  # Bits by which matches are sorted at once.
 _WORD = 8  # Bytes that are read at once: buffers have so many more.
 _BLANK = 32
-#: Bytes of prepared text in hand: the cache lines of their units must fit the second-level cache. A longer text is alone.
+#: Bytes of prepared text in hand, whose units' cache lines must fit the second-level cache. A longer text is alone.
 _CHUNK = 1 << 14
 #: What stands before a unit, bits; an end is listed as a unit, too.
 _SPACE_BEFORE, _IS_END = 1, 2
