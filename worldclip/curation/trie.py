@@ -30,7 +30,7 @@ from worldclip.curation.rules import (
     eight,
     prepare_paper,
     prepare_unicode,
-)  # fmt: skip
+)
 
 #: Nodes per slot: fuller saves memory, emptier saves second cache lines.
 LOAD = 0.5
