@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import webdataset
 from PIL import Image
 
 from worldclip.errors import WorldclipError
-from worldclip.loader.images import Crops, decode_crop
+from worldclip.loader.images import Crops, _decoded, decode_crop
 from worldclip.model.sizes import IMAGE_MEAN, IMAGE_STD
 from worldclip.packages import Cache, cache_folder
 from worldclip.pairs import gcompris
@@ -73,6 +74,7 @@ def run(*, check: bool) -> Iterator[dict[str, Any]]:
     Raises:
         WorldclipError: the two do not show the same picture.
     """
+    torch.set_num_threads(1)  # as in the processes that decode
     for side in SIDES[1:2] if check else SIDES:
         files = jpegs(8 if check else 300, side)
         with tempfile.TemporaryDirectory() as folder:
@@ -114,7 +116,10 @@ def _difference(data: bytes, at: int) -> float:
     """Mean difference between our crop and the same crop of the whole decoded image by Pillow."""
     crops = Crops.draw(np.arange(at + 1, dtype=np.uint64), 0, 0, SCALE)
     image = Image.open(io.BytesIO(data)).convert("RGB")
-    whole = image.resize((SIZE, SIZE), Image.Resampling.BICUBIC, box=crops.box(at, *image.size))
+    # Ours takes whole pixels of the picture as it is decoded, at a half or a quarter of its size perhaps.
+    scaled = _decoded(data, SIZE, crops, at).shape[1::-1]
+    box = [edge * image.size[way % 2] / scaled[way % 2] for way, edge in enumerate(crops.box(at, *scaled))]
+    whole = image.resize((SIZE, SIZE), Image.Resampling.BICUBIC, box=box)
     return float(np.abs(np.asarray(whole, np.float32) - decode_crop(data, SIZE, crops, at)).mean())
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import simplejpeg
 import torch
 from PIL import Image, UnidentifiedImageError
+from torch.nn import functional
 
 from worldclip.curation.sample import uniform
 from worldclip.errors import DataError, MissingData
@@ -53,12 +54,13 @@ class Crops:
         stretch = np.exp((2 * aspect - 1) * math.log(1.25) / 2)
         return cls(width=side * stretch, height=side / stretch, x=x, y=y)
 
-    def box(self, at: int, width: int, height: int) -> tuple[float, float, float, float]:
-        """Left, top, right, bottom of crop `at` in an image of so many pixels."""
+    def box(self, at: int, width: int, height: int) -> tuple[int, int, int, int]:
+        """Left, top, right, bottom of crop `at` in an image of so many pixels, of which it takes whole ones."""
         shorter = min(width, height)
         wide, high = min(self.width[at] * shorter, width), min(self.height[at] * shorter, height)
         left, top = self.x[at] * (width - wide), self.y[at] * (height - high)
-        return left, top, left + wide, top + high
+        first, upper = min(round(left), width - 1), min(round(top), height - 1)
+        return first, upper, max(round(left + wide), first + 1), max(round(top + high), upper + 1)
 
 
 def decode_crop(data: bytes, size: int, crops: Crops, at: int) -> np.ndarray:
@@ -70,16 +72,23 @@ def decode_crop(data: bytes, size: int, crops: Crops, at: int) -> np.ndarray:
     Raises:
         One of `UNREADABLE`: it cannot be read.
     """
+    pixels = _decoded(data, size, crops, at)
+    left, top, right, bottom = crops.box(at, pixels.shape[1], pixels.shape[0])
+    cut = torch.from_numpy(pixels[top:bottom, left:right]).permute(2, 0, 1)[None]
+    # Of bytes in this layout torch has a vectorised kernel, four times as fast as Pillow's, with the same weights.
+    found = functional.interpolate(cut, size=(size, size), mode="bicubic", antialias=True)
+    return found[0].permute(1, 2, 0).numpy()
+
+
+def _decoded(data: bytes, size: int, crops: Crops, at: int) -> np.ndarray:
+    """The picture whole, a JPEG at the scale that the crop needs; uint8 [height, width, 3]."""
     if data[:2] == b"\xff\xd8":
         try:
             return _decode_jpeg(data, size, crops, at)
         except _Unsupported:
             pass
     image = _opened(data)
-    box = crops.box(at, *image.size)
-    if image.mode != "RGB":
-        image = _on_white(image)
-    return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, box=box))
+    return np.array(image if image.mode == "RGB" else _on_white(image))
 
 
 class _Unsupported(Exception):
@@ -95,12 +104,10 @@ def _decode_jpeg(data: bytes, size: int, crops: Crops, at: int) -> np.ndarray:
     # The format offers all eighths, but only halves, quarters and eighths are fast.
     enough = min((right - left) / size, (bottom - top) / size)
     factor = next((each for each in (8, 4, 2) if enough >= each), 1)
-    pixels = simplejpeg.decode_jpeg(
+    pixels: np.ndarray = simplejpeg.decode_jpeg(
         data, fastupsample=True, min_width=width // factor, min_height=height // factor, strict=False
     )
-    across, down = pixels.shape[1] / width, pixels.shape[0] / height
-    box = (left * across, top * down, right * across, bottom * down)
-    return np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.BICUBIC, box=box))
+    return pixels
 
 
 def _check_pixels(width: int, height: int) -> None:
@@ -201,9 +208,9 @@ def augment(
     affine = torch.zeros(len(pixels), 2, 3)
     affine[:, 0, 0], affine[:, 1, 1] = width, height
     affine[:, 0, 2], affine[:, 1, 2] = draw(-1, 1) * (1 - width), draw(-1, 1) * (1 - height)
-    grid = torch.nn.functional.affine_grid(affine, [len(pixels), 3, size, size], align_corners=False)
+    grid = functional.affine_grid(affine, [len(pixels), 3, size, size], align_corners=False)
     images = pixels.float() / 255
-    return torch.nn.functional.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return functional.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
 def jitter(
@@ -231,7 +238,7 @@ def jitter(
 
 def resize(pixels: torch.Tensor, size: int) -> torch.Tensor:
     """uint8 [n, 3, h, w] -> float32 [n, 3, size, size] in [0, 1], bicubic and antialiased: what evaluation sees."""
-    images = torch.nn.functional.interpolate(pixels.float() / 255, (size, size), mode="bicubic", antialias=True)
+    images = functional.interpolate(pixels.float() / 255, (size, size), mode="bicubic", antialias=True)
     return images.clamp(0, 1)
 
 
