@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import resource
 import shutil
 import sys
@@ -171,8 +172,13 @@ def locked(folder: Path) -> Iterator[None]:
     """Hold a run's folder: two commands that write to it at once would mix their results.
 
     Raises:
-        InputError: another process holds it.
+        InputError: another process holds it, or it is a URL.
     """
+    if re.match(r"[a-z][a-z0-9+.-]+:/", str(folder)):  # a Path of s3://bucket is s3:/bucket
+        raise InputError(
+            f"{folder}: is a URL, and this command writes to a local or mounted disk. Name a folder there; "
+            "`worldclip publish FOLDER URL` sends it when it is finished."
+        )
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT)
     try:

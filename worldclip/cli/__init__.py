@@ -6,7 +6,7 @@ import click
 
 from worldclip import __version__
 from worldclip.cli.clean import clean
-from worldclip.cli.curation import curate
+from worldclip.cli.curation import curate, publish
 from worldclip.cli.evaluation import check, evaluate
 from worldclip.cli.metadata import metadata
 from worldclip.cli.models import export, tokenizer
@@ -26,7 +26,7 @@ def main() -> None:
 
 
 for _command in (
-    *(quickstart, metadata, pairs, clean, curate, shards, train, evaluate, check, report),
+    *(quickstart, metadata, pairs, clean, curate, publish, shards, train, evaluate, check, report),
     *(classify, embed, search),
     *(export, tokenizer),
     *(recipe, ablate),

@@ -1,4 +1,4 @@
-"""`worldclip curate`: Algorithm 1."""
+"""`worldclip curate`: Algorithm 1; `worldclip publish`: a finished folder to a store."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from worldclip.cli.options import (
     engine_of,
     engine_option,
     json_option,
+    output,
     run_of,
     run_option,
     set_option,
+    work_option,
     workers_option,
 )
 from worldclip.cli.terminal import TerminalReporter, show_summary, told
@@ -25,7 +27,8 @@ from worldclip.errors import InputError
 @set_option
 @click.option("--pairs", "tables", help="Your own pairs: a Parquet file, a folder or a pattern of them; s3://... too.")
 @click.option("--metadata", "lists", type=click.Path(path_type=Path, file_okay=False), help="Your own metadata folder.")
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Where your curated pairs go.")
+@click.option("--out", help="Where your curated pairs go; s3://... too.")
+@work_option
 @workers_option
 @engine_option
 @json_option
@@ -35,7 +38,8 @@ def curate(
     settings: tuple[str, ...],
     tables: str | None,
     lists: Path | None,
-    out: Path | None,
+    out: str | None,
+    work: Path | None,
     workers: int | None,
     engine: str,
     as_json: bool,
@@ -63,7 +67,26 @@ def curate(
         )
     else:
         recipe: Recipe = override(dataclasses.replace(quickstart(), curation=CurationConfig()), settings)
-        with locked(out), TerminalReporter() as reporter, engine_of(engine, workers, reporter) as chosen:
-            summary = pipeline.curate_tables(tables, lists, out, recipe.curation, engine=chosen, reporter=reporter)
+        with output(out, work, engine, workers) as (place, reporter, chosen):
+            summary = pipeline.curate_tables(tables, lists, place, recipe.curation, engine=chosen, reporter=reporter)
     if as_json:
         show_summary(summary, as_json)
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument("url")
+@workers_option
+@engine_option
+@told
+def publish(folder: Path, url: str, workers: int | None, engine: str) -> None:
+    """Send a finished FOLDER to URL (s3://...): whole files, then `published.json`, which lists them.
+
+    The same command goes on where it was stopped.
+    """
+    from worldclip import publish as store
+    from worldclip.run import locked
+
+    with locked(folder), TerminalReporter() as reporter, engine_of(engine, workers, reporter) as chosen:
+        about = store.publish(folder, url, engine=chosen, report=reporter.progress)
+    click.echo(f"{len(about['files']):,} files: {url}")

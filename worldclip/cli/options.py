@@ -40,6 +40,39 @@ engine_option = click.option(
 )  # fmt: skip
 
 
+work_option = click.option(
+    "--work", type=click.Path(path_type=Path, file_okay=False), help="Where files are made if --out is a URL."
+)
+
+
+@contextmanager
+def output(
+    out: str, work: Path | None, engine: str, workers: int | None
+) -> Iterator[tuple[Path, TerminalReporter, Engine]]:
+    """The local folder that a command writes, held for as long as it lasts, whom it tells, and the engine it runs on.
+
+    Where `out` is a URL the folder is `work`, which is published at the end.
+    """
+    from worldclip.pairs.sources import store_of
+    from worldclip.publish import publish
+    from worldclip.run import locked
+
+    url = "://" in out
+    if url and work is None:
+        raise InputError(
+            f"--out {out}: files are made on a local or mounted disk first, and sent when all are done. "
+            "Name a folder for them: --work DIR."
+        )
+    if work is not None and not url:
+        raise InputError(f"--work {work}: goes with a URL; --out {out} is a folder.")
+    store_of(out)  # an unknown store is told before the work
+    with locked(work or Path(out)), TerminalReporter() as reporter, engine_of(engine, workers, reporter) as chosen:
+        yield work or Path(out), reporter, chosen
+        if url:
+            publish(work or Path(out), out, engine=chosen, report=reporter.progress)
+            reporter.line(f"published: {out}")
+
+
 @contextmanager
 def engine_of(name: str, workers: int | None, reporter: TerminalReporter) -> Iterator[Engine]:
     """The engine that an option names, for as long as a command lasts."""

@@ -7,12 +7,13 @@ from pathlib import Path
 import click
 
 from worldclip.cli.options import (
-    engine_of,
     engine_option,
     json_option,
+    output,
     run_of,
     run_option,
     set_option,
+    work_option,
     workers_option,
 )
 from worldclip.cli.terminal import TerminalReporter, show, show_summary, told
@@ -47,14 +48,21 @@ def pairs_fetch() -> None:
 
 @pairs.command("extract")
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder for the pairs.")
+@click.option("--out", required=True, help="Where the pairs go; s3://... too.")
+@work_option
 @click.option("--shards", type=click.IntRange(min=1), help="Files of pairs.  [default: one for 256 MiB of input]")
 @workers_option
 @engine_option
 @json_option
 @told
 def pairs_extract(
-    inputs: tuple[str, ...], out: Path, shards: int | None, workers: int | None, engine: str, as_json: bool
+    inputs: tuple[str, ...],
+    out: str,
+    work: Path | None,
+    shards: int | None,
+    workers: int | None,
+    engine: str,
+    as_json: bool,
 ) -> None:
     """Pairs from Parquet, WebDataset tars, JSON lines, WARC and WAT files.
 
@@ -62,10 +70,9 @@ def pairs_extract(
     stopped.
     """
     from worldclip.extract import extract
-    from worldclip.run import locked
 
-    with locked(out), TerminalReporter() as reporter, engine_of(engine, workers, reporter) as chosen:
-        summary = extract(inputs, out, engine=chosen, shards=shards, report=reporter.progress)
+    with output(out, work, engine, workers) as (place, reporter, chosen):
+        summary = extract(inputs, place, engine=chosen, shards=shards, report=reporter.progress)
     show_summary(summary, as_json)
 
 
@@ -85,19 +92,28 @@ def pairs_check(folder: Path, as_json: bool) -> None:
 
 
 @pairs.command("download-list")
-@click.argument("tables", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="Parquet file to write.")
+@click.argument("tables", nargs=-1, required=True)
+@click.option("--out", required=True, help="Parquet file to write; a URL of a store, too.")
 @told
-def pairs_download_list(tables: tuple[Path, ...], out: Path) -> None:
-    """What img2dataset takes to download the images of pairs, or of curated tables those that are kept."""
+def pairs_download_list(tables: tuple[str, ...], out: str) -> None:
+    """What img2dataset takes to download the images of pairs, or of curated tables those that are kept.
+
+    TABLES are Parquet files, folders of them or patterns, also in a store (s3://...).
+    """
     import shlex
+    import tempfile
 
-    from worldclip.pairs.downloads import OPTIONS, write_list
+    from worldclip.pairs.downloads import OPTIONS, tables_of, write_list
+    from worldclip.publish import send
 
-    files = [file for path in tables for file in (sorted(path.glob("*.parquet")) if path.is_dir() else [path])]
-    written = write_list(files, out)
+    if "://" in out:
+        with tempfile.TemporaryDirectory() as folder:
+            written = write_list(tables_of(tables), Path(folder) / "list.parquet")
+            send(Path(folder) / "list.parquet", out)
+    else:
+        written = write_list(tables_of(tables), Path(out))
     click.echo(f"{written:,} images: {out}")
-    click.echo(f"img2dataset --url_list {shlex.quote(str(out))} {shlex.join(OPTIONS)} --output_folder ...")
+    click.echo(f"img2dataset --url_list {shlex.quote(out)} {shlex.join(OPTIONS)} --output_folder ...")
 
 
 @pairs.command("packaged")

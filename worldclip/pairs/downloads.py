@@ -15,14 +15,15 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from worldclip.errors import DataError
+from worldclip.errors import DataError, MissingData
 from worldclip.pairs.rows import normalised, url_id
+from worldclip.pairs.sources import find_sources, opened
 from worldclip.pairs.tables import IMAGE_SUFFIXES
 from worldclip.storage import replacing
 
@@ -37,7 +38,19 @@ OPTIONS = ("--input_format", "parquet", "--url_col", "url", "--caption_col", "ca
 LONGEST_IMAGE = 256 * 2**20
 
 
-def write_list(tables: Sequence[Path], out: Path) -> int:
+def tables_of(inputs: Sequence[str]) -> list[str]:
+    """The tables that paths, patterns, folders and URLs name; of what curation wrote, the curated ones alone.
+
+    Raises:
+        MissingData, ConfigError, StorageError: there is none; see `find_sources`.
+    """
+    found = [source.path for source in find_sources(inputs) if source.kind == "parquet"]
+    if not found:
+        raise MissingData(f"{', '.join(inputs)}: no Parquet file there. `worldclip pairs extract` makes them.")
+    return [path for path in found if PurePosixPath(path).name.startswith("curated-")] or found
+
+
+def write_list(tables: Sequence[str | Path], out: Path) -> int:
     """Write the list of images to download, once each, with their first text; return how many they are.
 
     Args:
@@ -51,7 +64,7 @@ def write_list(tables: Sequence[Path], out: Path) -> int:
     with replacing(out) as temporary, pq.ParquetWriter(temporary, DOWNLOAD_LIST, compression="zstd") as writer:
         for path in tables:
             last = None
-            for batch in _batches(path):
+            for batch in _batches(str(path)):
                 found = []
                 for row in batch.to_pylist():
                     texts = row.get("texts")
@@ -68,9 +81,9 @@ def write_list(tables: Sequence[Path], out: Path) -> int:
     return written
 
 
-def _batches(path: Path) -> Iterator[pa.RecordBatch]:
+def _batches(path: str) -> Iterator[pa.RecordBatch]:
     try:
-        with pq.ParquetFile(path) as file:
+        with opened(path) as source, pq.ParquetFile(source) as file:
             names = file.schema_arrow.names
             texts = [name for name in ("texts", "text") if name in names][:1]
             if not {"id", "url"} <= set(names) or not texts:

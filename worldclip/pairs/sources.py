@@ -72,7 +72,7 @@ def find_sources(inputs: Sequence[str]) -> list[Source]:
     """
     found: dict[str, Source] = {}
     for given in inputs:
-        system, path = _system(given)
+        system, path = store_of(given)
         try:
             listed = not system.isfile(path)
             details = system.find(path, detail=True) if system.isdir(path) else {}
@@ -107,7 +107,7 @@ def opened(path: str) -> Iterator[IO[bytes]]:
         MissingData: it is not there.
         StorageError: the store refuses.
     """
-    system, name = _system(path)
+    system, name = store_of(path)
     try:
         file = system.open(name, "rb")
     except FileNotFoundError:
@@ -118,7 +118,12 @@ def opened(path: str) -> Iterator[IO[bytes]]:
         yield cast("IO[bytes]", file)
 
 
-def _system(path: str) -> tuple[Any, str]:
+def store_of(path: str) -> tuple[Any, str]:
+    """The fsspec file system of a path or URL, and its name there.
+
+    Raises:
+        ConfigError: fsspec does not know the store, or lacks its package.
+    """
     try:
         system, name = fsspec.core.url_to_fs(path)
     except (ValueError, ImportError) as error:
