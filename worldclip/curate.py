@@ -31,7 +31,7 @@ from worldclip.config import CurationConfig, as_dict
 from worldclip.curation import entry_probability, tail_share, tail_threshold
 from worldclip.curation.lid import packaged_model
 from worldclip.curation.size import UNIT, ListSample, english_threshold, within
-from worldclip.engines import Engine, Task
+from worldclip.engines import Engine, Task, kept_workers
 from worldclip.errors import ConfigError, MissingData, ShardsFailed
 from worldclip.metadata.entries import Metadata
 from worldclip.schema import THRESHOLDS
@@ -70,6 +70,7 @@ def entry_lists(metadata: Metadata, config: CurationConfig) -> dict[str, pa.Arra
     return dict(metadata.entries)
 
 
+@kept_workers()
 def curate(
     pairs: Sequence[str | Path],
     metadata: Metadata,

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # workers, too, must find the mo
 
 import engine_tasks as work
 
-from worldclip.engines import Engine, LocalEngine, Task
+from worldclip.engines import Engine, LocalEngine, Task, kept_workers
 from worldclip.engines.ray import RayEngine, ray_engine
 from worldclip.errors import ConfigError, ShardsFailed
 from worldclip.storage import TEMPORARY, read_json
@@ -216,6 +216,20 @@ def test_stale_temporaries_are_swept_at_the_start(tmp_path: Path, workers: int) 
     (tmp_path / f"shard-0.1234{TEMPORARY}").write_bytes(b"half")
     engine(workers).run(digests(tmp_path, 1))
     assert sorted(contents(tmp_path)) == ["shard-0"]
+
+
+@LINUX
+@LOCAL
+def test_runs_that_share_their_workers(tmp_path: Path) -> None:
+    with kept_workers():
+        for n in range(3):
+            if n == 2:  # what happens to an idle worker is known when it is given work
+                os.kill(read_json(tmp_path / "1")["pid"], signal.SIGKILL)
+            engine(1).run([task(tmp_path, str(n), work.describe_process)])
+        first, second, third = (read_json(tmp_path / str(n))["pid"] for n in range(3))
+        assert first == second != third
+        assert running({third})
+    assert wait_until(lambda: not running({first, third}), 2)
 
 
 @LOCAL

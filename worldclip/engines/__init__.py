@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from worldclip.engines.contract import Engine, Task
-from worldclip.engines.local import LocalEngine
+from worldclip.engines.local import LocalEngine, kept_workers
 
-__all__ = ["Engine", "LocalEngine", "Task"]
+__all__ = ["Engine", "LocalEngine", "Task", "kept_workers"]

@@ -105,7 +105,7 @@ class Ledger:
 
 @contextmanager
 def ledger_of(tasks: Sequence[Task], tries: int, progress: Callable[[int, int], None] | None) -> Iterator[Ledger]:
-    """The ledger of one run. The folders of the outputs are swept before and after it: no worker is left by then.
+    """The ledger of one run. The folders of the outputs are swept before and after it: no worker is at work by then.
 
     Raises:
         ShardsFailed: at the end, if tasks were given up.

@@ -17,8 +17,8 @@ import pickle
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 
@@ -73,8 +73,32 @@ def _run_here(ledger: Ledger) -> None:
         ledger.settle(task, attempt(task.function, task.arguments))
 
 
+#: Idle workers that outlive a run, one list for each `kept_workers` that lasts.
+_kept: list[list[_Worker]] = []
+
+
+@contextmanager
+def kept_workers() -> Iterator[None]:
+    """Local runs within this share their workers: one starts once, and keeps what it has loaded.
+
+    For runs whose files, once there, stay what they are: a worker does not read again what it holds.
+    """
+    _kept.append([])
+    try:
+        yield
+    finally:
+        _end(_kept.pop())
+
+
+def _end(idle: list[_Worker]) -> None:
+    for worker in idle:
+        worker.pipe.close()  # all are told before one is waited for
+    for worker in idle:
+        worker.end(PATIENCE)
+
+
 def _run_in_pool(ledger: Ledger, limit: int) -> None:
-    idle: list[_Worker] = []
+    idle = _kept[-1] if _kept else []
     busy: dict[Connection, tuple[_Worker, Task]] = {}
     try:
         while ledger.todo or busy:
@@ -98,10 +122,8 @@ def _run_in_pool(ledger: Ledger, limit: int) -> None:
         # Those still busy are here only when this process is interrupted; their work is not waited for.
         for worker, _ in busy.values():
             worker.end(0)
-        for worker in idle:
-            worker.pipe.close()  # all are told before one is waited for
-        for worker in idle:
-            worker.end(PATIENCE)
+        if not _kept:
+            _end(idle)
 
 
 class _Worker:
