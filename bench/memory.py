@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bench.curate import build_indexes, make_metadata, make_pairs, metadata_of
+from bench.curate import alone, build_indexes, make_metadata, make_pairs, metadata_of
 from worldclip.errors import WorldclipError
 
 #: Texts of the runs that are compared.
@@ -18,20 +15,6 @@ SIZES, CHECK_SIZES = (1_000_000, 20_000_000), (100_000, 300_000)
 
 #: The larger run may need so much more.
 ALLOWED = 1.15
-
-_ALONE = """
-import json, resource, sys
-from pathlib import Path
-from bench.curate import metadata_of
-from worldclip.config import CurationConfig
-from worldclip.curate import curate
-from worldclip.engines import LocalEngine
-home, folder = Path(sys.argv[1]), Path(sys.argv[2])
-summary = curate(sorted((folder / "pairs").glob("*.parquet")), metadata_of(home), folder / "curated", CurationConfig(),
-                 seed=0, engine=LocalEngine(workers=0))
-used = resource.getrusage(resource.RUSAGE_SELF)
-print(json.dumps([used.ru_maxrss / 1024, used.ru_utime + used.ru_stime, summary["images"]]))
-"""
 
 
 def run(*, check: bool) -> Iterator[dict[str, Any]]:
@@ -48,11 +31,7 @@ def run(*, check: bool) -> Iterator[dict[str, Any]]:
             folder = home / str(texts)
             make_pairs(folder / "pairs", phrases, texts, texts)
             build_indexes(folder, metadata_of(home))
-            command = [sys.executable, "-c", _ALONE, str(home), str(folder)]
-            done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
-            peak, seconds, images = json.loads(done.stdout)
-            if images != texts:
-                raise WorldclipError(f"bench: memory: {images} images came of {texts}.")
+            _, seconds, peak = alone(home, folder, 0, texts)
             peaks.append(peak)
             yield {"texts_in_one_shard": texts, "peak_mb": round(peak), "cpu_seconds": round(seconds, 1)}
     if not check and peaks[-1] > ALLOWED * peaks[0]:
