@@ -1,11 +1,18 @@
-"""Algorithm 1 whole, in the words of `reference`: pairs of real names and keywords, and what is to come of them."""
+"""Algorithm 1 whole, in the words of `reference`: pairs of real names and keywords, and what is to come of them.
+
+python plain.py FOLDER [HOST:PORT]     curates what `driven` wrote to a folder, on two workers or a Ray cluster's
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
+import subprocess
+import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,16 +25,19 @@ import reference
 from worldclip.config import CurationConfig
 from worldclip.curate import MERGED, curate
 from worldclip.curation.lid import packaged_model
-from worldclip.engines import Engine
+from worldclip.engines import Engine, LocalEngine, Task
+from worldclip.engines.ray import ray_engine
 from worldclip.languages import metadata_code
 from worldclip.metadata import starter
 from worldclip.metadata.entries import Metadata, read_metadata
 from worldclip.packages import Cache
 from worldclip.schema import PAIRS
-from worldclip.storage import read_table, write_table
+from worldclip.storage import read_json, read_table, write_bytes, write_json, write_table
 
 LANGUAGES = ("de", "en", "fr", "ja", "ru", "zh")
 SEED = 11
+SHARDS = (1, 2, 5)
+CONFIG = CurationConfig(t_en=6)
 Row = tuple[str, list[tuple[str, str]]]
 GOLDEN, MASK = 0x9E3779B97F4A7C15, 2**64 - 1
 
@@ -173,3 +183,39 @@ def assert_same(found: Mapping[str, list[Any]], expected: Mapping[str, list[Any]
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def driven(world: World, folder: Path, hash_seed: str, cluster: str = "") -> None:
+    """Curate in processes whose strings hash by a seed, driver and workers: folder/1/curated and so on, by shards."""
+    for shards in SHARDS:
+        write_pairs(folder / str(shards), world.rows, shards)
+    write_json(folder / "lists.json", world.lists)
+    environment = {
+        "PYTHONPATH": os.pathsep.join(str(Path(path).resolve()) for path in sys.path),
+        "PYTHONHASHSEED": hash_seed,
+        "RAY_JOB_CONFIG_JSON_ENV_VAR": json.dumps({"runtime_env": {"env_vars": {"PYTHONHASHSEED": hash_seed}}}),
+    }
+    subprocess.run([sys.executable, __file__, str(folder), cluster], env=os.environ | environment, check=True)
+    here = subprocess.run(
+        [sys.executable, "-c", "print(hash('worldclip'), end='')"],
+        env=os.environ | environment, capture_output=True, check=True,
+    )  # fmt: skip
+    assert (folder / "hash").read_bytes() == here.stdout  # or the seed would not have reached the workers
+
+
+def write_hash(path: Path) -> None:
+    write_bytes(path, str(hash("worldclip")).encode())
+
+
+def main(folder: Path, cluster: str) -> None:
+    metadata = World([], read_json(folder / "lists.json"), {}).metadata
+    local = nullcontext(LocalEngine(workers=2, tries=1))
+    with ray_engine(cluster, workers=2, tell=print) if cluster else local as engine:
+        for shards in map(str, SHARDS):
+            pairs = sorted((folder / shards).glob("pairs-*.parquet"))
+            curate(pairs, metadata, folder / shards / "curated", CONFIG, seed=SEED, engine=engine)
+        engine.run([Task(name="hash", function=write_hash, arguments=(folder / "hash",), output=folder / "hash")])
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2])

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import random
-import subprocess
-import sys
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -33,7 +30,7 @@ from worldclip.metadata.entries import Metadata
 from worldclip.packages import Cache
 from worldclip.recipes import ABLATION_ROWS
 from worldclip.schema import CURATED, MATCHES, PAIRS, THRESHOLDS
-from worldclip.storage import read_table, write_json, write_table
+from worldclip.storage import read_table, write_table
 
 COUNTS = st.lists(st.integers(0, 40) | st.integers(0, 10**12), max_size=30)
 SHARES = st.floats(0, 1) | st.sampled_from([0.06, 0.5, 1 / 3])
@@ -91,7 +88,8 @@ def test_english_keeps_its_own_threshold(counts: list[int]) -> None:
         (0.375, [4, 2, 2], 2),  # as near to 1/4 as to 1/2: the first
         (0.75, [4, 2, 2], 2),  # as near to 1/2 as to 1
         (0.76, [4, 2, 2], 4),
-        (0.0, [0, 0, 5], 0),
+        (0.0, [0, 0, 5], 5),  # what never occurs is no threshold
+        (0.06, [0, 0, 3, 9], 3),
         (1.0, [5, 0, 0], 5),
         (0.06, [], 0),
         (0.06, [0, 0], 0),
@@ -356,36 +354,15 @@ def test_the_tails_share_is_within_one_entry_of_p(world: World, tmp_path: Path, 
         assert row["p"] - one_entry <= p <= cumulated[tied[-1]] + one_entry
 
 
-DRIVER = """
-import json, sys
-from pathlib import Path
-import pyarrow as pa
-from worldclip.config import CurationConfig
-from worldclip.curate import curate
-from worldclip.engines import LocalEngine
-from worldclip.metadata.entries import Metadata
-if __name__ == "__main__":
-    folder, seed, workers = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-    lists = json.loads((folder.parent / "lists.json").read_text())
-    metadata = Metadata(entries={lang: pa.chunked_array([entries]) for lang, entries in lists.items()}, hash="0")
-    curate(sorted(folder.parent.glob("pairs-*.parquet")), metadata, folder, CurationConfig(t_en=6), seed=seed,
-           engine=LocalEngine(workers=workers, tries=1))
-"""
-
-
 @pytest.mark.packages
-def test_the_same_bytes_under_any_hash_seed(world: World, tmp_path: Path) -> None:
-    run(world, tmp_path, CurationConfig(t_en=6), shards=3)
-    write_json(tmp_path / "lists.json", world.lists)
-    (tmp_path / "driver.py").write_text(DRIVER)
+def test_the_references_answer_and_the_same_bytes_under_any_hash_seed(world: World, tmp_path: Path) -> None:
+    rows = random.Random(2).sample(world.rows, len(world.rows))
+    expected = plainly(world, plain.CONFIG)
     for hash_seed in ("1", "2"):
-        folder = tmp_path / f"curated{hash_seed}"
-        subprocess.run(
-            [sys.executable, tmp_path / "driver.py", folder, str(SEED), "0"],
-            env={**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(Path(__file__).parents[2])},
-            check=True,
-        )
-        assert contents(folder) == contents(tmp_path / "curated")
+        plain.driven(replace(world, rows=rows), tmp_path / hash_seed, hash_seed)
+    for shards in map(str, plain.SHARDS):
+        assert_same(curated(tmp_path / "1" / shards), expected.rows)
+        assert contents(tmp_path / "1" / shards) == contents(tmp_path / "2" / shards)
 
 
 @pytest.mark.packages

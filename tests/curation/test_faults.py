@@ -38,18 +38,22 @@ def assert_whole(home: Path, folder: Path) -> None:
     assert len(ids) == len(set(ids)) == faults.SHARDS * faults.ROWS  # one text an image, all of which match
 
 
-def children(pid: int) -> list[int]:
-    """The worker processes of a driver (Linux)."""
-    found = []
+def workers() -> dict[int, int]:
+    """The worker processes that run (Linux): process id -> its parent's. One that waits to be reaped runs no more."""
+    found = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = path.read_text().rpartition(")")[2].split()
             worker = "spawn_main" in (path.parent / "cmdline").read_text()
         except OSError:
             continue
-        if int(fields[1]) == pid and fields[0] not in "XZ" and worker:
-            found.append(int(path.parent.name))
+        if fields[0] not in "XZ" and worker:
+            found[int(path.parent.name)] = int(fields[1])
     return found
+
+
+def children(pid: int) -> list[int]:
+    return [worker for worker, parent in workers().items() if parent == pid]
 
 
 @pytest.mark.slow
@@ -63,8 +67,8 @@ def test_twenty_workers_killed_at_random_moments(home: Path, tmp_path: Path) -> 
         with subprocess.Popen([*DRIVER, str(out), "2"], env=ENVIRONMENT, stderr=subprocess.DEVNULL) as driver:
             while driver.poll() is None:
                 time.sleep(draw.uniform(0.2, 2.0))
-                if (workers := children(driver.pid)) and driver.poll() is None and killed < 20:
-                    os.kill(draw.choice(workers), signal.SIGKILL)
+                if (family := children(driver.pid)) and driver.poll() is None and killed < 20:
+                    os.kill(draw.choice(family), signal.SIGKILL)
                     killed += 1
         if driver.returncode:  # one task had three blows: the same command again
             failed += 1
@@ -84,12 +88,15 @@ def test_twenty_drivers_killed_at_random_moments(home: Path) -> None:
             try:
                 driver.wait(draw.uniform(1.0, 8.0))
             except subprocess.TimeoutExpired:
-                workers = children(driver.pid)
+                family = children(driver.pid)
                 driver.kill()
                 driver.wait()
                 killed += 1
-                time.sleep(0.5)
-                orphans += sum(Path(f"/proc/{pid}").exists() for pid in workers)
+                # One that is just being started learns of its parent's end when it has imported its modules.
+                until = time.monotonic() + 5
+                while workers().keys() & family and time.monotonic() < until:
+                    time.sleep(0.05)
+                orphans += len(workers().keys() & family)
             else:
                 assert driver.returncode == 0
                 break

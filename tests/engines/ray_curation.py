@@ -1,4 +1,4 @@
-"""Algorithm 1 on a Ray cluster: what the reference says, byte for byte what the local engine writes.
+"""Algorithm 1 on a Ray cluster: what the reference says, byte for byte what the local engine writes, by any hash seed.
 
 Run by `test_ray.py` inside a namespace.
 """
@@ -13,9 +13,7 @@ import plain
 import pytest
 from in_namespace import HEAD
 
-from worldclip.config import CurationConfig
 from worldclip.engines import LocalEngine
-from worldclip.engines.ray import ray_engine
 from worldclip.packages import Cache, cache_folder
 
 
@@ -24,14 +22,14 @@ def test_curation_is_the_references_and_the_local_engines(tmp_path: Path) -> Non
     if "cldr-annotations" not in cache.present():
         pytest.skip("the packages have not been fetched")
     world = plain.world_of(cache, tmp_path / "metadata")
-    config = CurationConfig(t_en=6)
     rows = random.Random(1).sample(world.rows, len(world.rows))
-    expected = plain.plainly(world, config)
-    with ray_engine(HEAD, workers=2, tell=print) as engine:
-        for shards in (1, 2, 5):
-            found, local = (tmp_path / f"{name}{shards}" for name in ("ray", "local"))
-            plain.run(replace(world, rows=rows), found, config, shards, engine)
-            plain.run(replace(world, rows=rows), local, config, shards, LocalEngine(workers=0))
-            plain.assert_same(plain.curated(found), expected.rows)
-            here, there = plain.contents(found / "curated"), plain.contents(local / "curated")
-            assert here == there
+    expected = plain.plainly(world, plain.CONFIG)
+    shuffled = replace(world, rows=rows)
+    for hash_seed in ("1", "2"):
+        plain.driven(shuffled, tmp_path / hash_seed, hash_seed, HEAD)
+    for shards in plain.SHARDS:
+        local = tmp_path / f"local{shards}"
+        plain.run(shuffled, local, plain.CONFIG, shards, LocalEngine(workers=0))
+        plain.assert_same(plain.curated(tmp_path / "1" / str(shards)), expected.rows)
+        for hash_seed in ("1", "2"):
+            assert plain.contents(tmp_path / hash_seed / str(shards)) == plain.contents(local)
