@@ -159,6 +159,7 @@ def test_pairs_and_list_through_stores(tmp_path: Path) -> None:
     for wrong, says in (
         ((*extract, "--out", pairs), "--work DIR"),
         ((*extract, "--out", "plain", "--work", "w"), "goes with a URL"),
+        ((*extract, "--out", tmp_path / "table.parquet"), "is a file"),
         ((*extract, "--out", "nostore://bucket", "--work", "w"), "its store cannot be reached"),
         (("clean", "remove", tmp_path / "work", "--out", "memory://clean"), "worldclip publish FOLDER URL"),
     ):

@@ -65,6 +65,8 @@ def output(
         )
     if work is not None and not url:
         raise InputError(f"--work {work}: goes with a URL; --out {out} is a folder.")
+    if Path(out).is_file():
+        raise InputError(f"--out {out}: is a file. Name a folder.")
     store_of(out)  # an unknown store is told before the work
     with locked(work or Path(out)), TerminalReporter() as reporter, engine_of(engine, workers, reporter) as chosen:
         yield work or Path(out), reporter, chosen
