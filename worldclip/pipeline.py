@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 from tokenizers import Tokenizer
 
 from worldclip import __version__, card
-from worldclip.config import CurationConfig, Recipe, as_dict, config_hash
+from worldclip.config import CurationConfig, Recipe, as_dict, config_hash, override
 from worldclip.curate import curate, entry_lists, read_counts
 from worldclip.curation.lid import packaged_model
 from worldclip.engines import Engine
@@ -247,18 +247,53 @@ def index_images(run: Run) -> None:
     )
 
 
-def train_model(run: Run, ranks: Ranks | None = None) -> None:
-    """CLIP from random weights on the curated pairs; under torchrun every rank calls it, and rank 0 writes."""
+def train_model(run: Run, ranks: Ranks | None = None, students: Sequence[Run] = ()) -> None:
+    """CLIP from random weights on the curated pairs; under torchrun every rank calls it, and rank 0 writes.
+
+    Args:
+        students: further runs, see `student_run`, that are trained on the same batches and see the same teacher.
+    """
     from worldclip.train.ranks import Ranks
 
     ranks = ranks or Ranks()
-    if ranks.broadcast(run.finished("train") if ranks.rank == 0 else None):
-        run.reporter.line("train: done before")
-    elif ranks.rank == 0:
-        run.stage("train", lambda: _train(run, ranks))
-    else:
-        _train(run, ranks)
+    runs = [run, *students]
+    finished = ranks.broadcast([each.finished("train") for each in runs] if ranks.rank == 0 else None)
+    waiting = [each for each, done in zip(runs, finished, strict=True) if not done]
+    if len(waiting) < len(runs):
+        run.reporter.line(f"train: {len(runs) - len(waiting)} of {len(runs)} models done before")
+    if waiting:
+        _train_as_stages(waiting, waiting, ranks)
     ranks.barrier()
+
+
+def _train_as_stages(runs: Sequence[Run], left: Sequence[Run], ranks: Ranks) -> list[dict[str, Any]]:
+    """Train all runs at once, each in a stage of its own, one in the other; the figures of each."""
+    if not left or ranks.rank > 0:
+        return _train(runs, ranks)
+    figures: list[dict[str, Any]] = []
+
+    def work() -> dict[str, Any]:
+        figures.extend(_train_as_stages(runs, left[1:], ranks))
+        return figures[len(runs) - len(left)]
+
+    left[0].stage("train", work)
+    return figures
+
+
+def student_run(run: Run, name: str, settings: Sequence[str]) -> Run:
+    """A further model of a run's data, in `students/<name>` of its folder.
+
+    Raises:
+        ConfigError: something else than the model is to differ.
+    """
+    recipe = override(run.recipe, settings)
+    if dataclasses.replace(recipe, model=run.recipe.model) != run.recipe:
+        raise ConfigError(
+            f"student {name}: students that are trained together differ in `model` alone, for example "
+            f"{name}:model.vision.width=64. Train it in a run of its own, with train.teacher_cache."
+        )
+    home = {stage: run.home(stage) for stage in ("metadata", "pairs", "curate", "tokenizer")}
+    return dataclasses.replace(run, folder=run.folder / "students" / name, recipe=recipe, elsewhere=home)
 
 
 def _first_model(recipe: Recipe, tokenizer: Tokenizer) -> MetaClip2Model:
@@ -323,60 +358,72 @@ def _teacher(run: Run, loader: Loader, tokenizer: Tokenizer, ranks: Ranks) -> Te
     return Teacher(model=model, scale=scale, ids=ids, text_of_candidate=loader.text_of_candidate, known=known)
 
 
-def _train(run: Run, ranks: Ranks) -> dict[str, Any]:
+def _train(runs: Sequence[Run], ranks: Ranks) -> list[dict[str, Any]]:
+    """Train the models of runs that share all but the model; the figures of each."""
     from worldclip.model.encoder import Encoder
     from worldclip.model.golden import FILE as GOLDEN
     from worldclip.model.golden import write_golden
     from worldclip.model.sizes import save_model
-    from worldclip.train.loop import train
+    from worldclip.train.loop import Student, train_students
     from worldclip.train.optim import hardware_precision
 
-    ranks.barrier()  # Rank 0 has emptied the stage's folder, if it had to.
+    ranks.barrier()  # Rank 0 has emptied the stages' folders, if it had to.
+    run = runs[0]
     run.figures("tokenizer")
     recipe = run.recipe
     tokenizer = Tokenizer.from_file(str(run.path("tokenizer") / "tokenizer.json"))
-    model = _first_model(recipe, tokenizer)
     loader: Loader
+    data: tuple[str, ...] = ()
     if recipe.train.data is None:
         loader, set_aside = images_in_memory(run, tokenizer)
-        share, images, key = run.figures("curate")["english_share"], len(loader.pixels), run.key("train")
+        share, images = run.figures("curate")["english_share"], len(loader.pixels)
     else:
         loader = images_in_shards(run, tokenizer, recipe.train.data)
         share, images = loader.shards.about["english_share"], loader.shards.images
-        set_aside, key = dict(loader.shards.about["set_aside"]), config_hash(run.key("train"), loader.shards.digest)
+        set_aside, data = dict(loader.shards.about["set_aside"]), (loader.shards.digest,)
     config = scaled(recipe, share).train
-    done = train(
-        model,
-        loader,
-        config,
-        seed=recipe.seed,
-        key=key,
-        checkpoints=run.path("train") / "checkpoints",
-        ranks=ranks,
-        teacher=_teacher(run, loader, tokenizer, ranks),
-        validate=_validation(run, tokenizer, ranks),
-        progress=lambda step, steps, loss: run.reporter.progress("train", step, steps, f"loss {loss:.3f}"),
+
+    def tell(step: int, steps: int, loss: float) -> None:
+        run.reporter.progress("train", step, steps, f"loss {loss:.3f}")
+
+    students = [
+        Student(
+            model=_first_model(each.recipe, tokenizer),
+            key=config_hash(each.key("train"), *data) if data else each.key("train"),
+            checkpoints=each.path("train") / "checkpoints",
+            validate=_validation(each, tokenizer, ranks),
+            progress=tell if each is run else None,
+        )
+        for each in runs
+    ]
+    done = train_students(
+        students, loader, config, seed=recipe.seed, ranks=ranks, teacher=_teacher(run, loader, tokenizer, ranks)
     )
     if ranks.rank == 0:
-        save_model(model, tokenizer, run.path("train"))
-        write_golden(Encoder.open(run.path("train")), run.path("train") / GOLDEN)
-        shutil.rmtree(run.path("train") / "checkpoints", ignore_errors=True)
-    return {
-        "seen_pairs": int(done.losses[-1][0]),
-        "images": images,
-        "steps": done.step,
-        "batch_size": config.batch_size // config.texts_per_image * config.texts_per_image,
-        "texts_per_image": config.texts_per_image,
-        "english_share": share,
-        "scale_factor": 1 / share if share else None,
-        "params": sum(parameter.numel() for parameter in model.parameters()),
-        "seconds": round(done.seconds, 3),
-        "precision": hardware_precision() if config.precision == "auto" else config.precision,
-        "loss": done.losses,
-        "set_aside": set_aside | done.set_aside,
-        "bad_steps": done.bad_steps,
-        "processes": ranks.size,
-    } | ({"validation": done.validation} if done.validation else {})
+        for each, student in zip(runs, students, strict=True):
+            save_model(student.model, tokenizer, each.path("train"))
+            write_golden(Encoder.open(each.path("train")), each.path("train") / GOLDEN)
+            shutil.rmtree(student.checkpoints, ignore_errors=True)
+    return [
+        {
+            "seen_pairs": int(progress.losses[-1][0]),
+            "images": images,
+            "steps": progress.step,
+            "batch_size": config.batch_size // config.texts_per_image * config.texts_per_image,
+            "texts_per_image": config.texts_per_image,
+            "english_share": share,
+            "scale_factor": 1 / share if share else None,
+            "params": sum(parameter.numel() for parameter in student.model.parameters()),
+            "seconds": round(progress.seconds, 3),
+            "precision": hardware_precision() if config.precision == "auto" else config.precision,
+            "loss": progress.losses,
+            "set_aside": set_aside | progress.set_aside,
+            "bad_steps": progress.bad_steps,
+            "processes": ranks.size,
+        }
+        | ({"validation": progress.validation} if progress.validation else {})
+        for student, progress in zip(students, done, strict=True)
+    ]
 
 
 def _validation(run: Run, tokenizer: Tokenizer, ranks: Ranks) -> Validation | None:

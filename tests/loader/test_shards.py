@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import multiprocessing
 import os
 import tarfile
 import threading
 from collections import Counter
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import fsspec
@@ -17,17 +19,21 @@ import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
+from transformers import MetaClip2Model
 
+from worldclip.config import ModelConfig, TowerConfig, TrainConfig
 from worldclip.curation.sample import id_keys
 from worldclip.engines.local import LocalEngine
-from worldclip.errors import DataError, MissingData
+from worldclip.errors import DataError, MissingData, WorldclipError
 from worldclip.loader.batches import Cursor, batches
 from worldclip.loader.parts import Loaded, Part
 from worldclip.loader.shards import ShardSet
 from worldclip.loader.workers import ShardLoader
+from worldclip.model.sizes import build_model
 from worldclip.shards import expanded, index_shards
 from worldclip.storage import write_json, write_table
 from worldclip.tokenizer import train_tokenizer
+from worldclip.train import loop
 
 IMAGES, TARS, SIZE = 60, 4, 16
 LANGS = ("de", "en")
@@ -318,3 +324,50 @@ def test_shuffling_mixes_the_shards(made: Path) -> None:
         together += sum(number + 1 in numbers for number in numbers)
     expected = 600 * 10 * 9 / (IMAGES - 2)
     assert abs(together - expected) < 5 * np.sqrt(expected)
+
+
+def test_windows_mix_what_they_hold_and_hold_other_tars_each_epoch(made: Path) -> None:
+    """Of two windows of two tars: one tar's images meet up to 2.0 times as often as in one window of all, others 0.7"""
+    epochs, met = 600, Counter()
+    for batch in batches(shards(made, 30), images=10, texts_per_image=1, seed=3, start=0, steps=epochs * 6):
+        tars = shards(made).places(batch.images)
+        met[True] += sum(one[0] == other[0] for one, other in combinations(tars, 2))
+        met[False] += sum(one[0] != other[0] for one, other in combinations(tars, 2))
+    size, pairs = IMAGES // TARS, IMAGES * (IMAGES - 1) // 2
+    same_tar = TARS * size * (size - 1) // 2
+    for same, count, expected in ((True, same_tar, 9 / 29), (False, pairs - same_tar, 9 / 29 / 3)):
+        assert met[same] / epochs / count == pytest.approx(expected, rel=0.15)  # some batches lie in two windows
+
+
+def small_model() -> MetaClip2Model:
+    tower = TowerConfig(layers=1, width=16, heads=2)
+    config = ModelConfig(vision=tower, text=tower, embedding=8, image_size=SIZE, patch_size=8)
+    return build_model(config, vocab_size=80, context_length=8, temperature=0.07, seed=0)
+
+
+def test_more_unreadable_images_than_allowed_end_a_run(
+    made: Path, tokenizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "MIN_JUDGED", 20)
+    folder = damaged(made, tmp_path)
+    index(folder)
+    (folder / "tars/2.tar").unlink()
+    loader = ShardLoader(shards=shards(folder), tokenizer=tokenizer, text_tokens=8)
+    config = TrainConfig(seen_pairs=240, batch_size=20, texts_per_image=2, threads=1, precision="fp32")
+    allowed = replace(config, max_set_aside=0.5)
+    done = loop.train(small_model(), loader, allowed, seed=0, key="k", checkpoints=tmp_path / "a")
+    assert sum(done.set_aside.values()) == pytest.approx(120 / 4, abs=10)
+    with pytest.raises(DataError, match=r"images could not be read: .*2\.tar.*train\.max_set_aside \(now 0\.1\)"):
+        loop.train(
+            small_model(), loader, replace(config, max_set_aside=0.1), seed=0, key="k", checkpoints=tmp_path / "b"
+        )
+
+
+def test_a_process_that_dies_is_told(made: Path, tokenizer: str) -> None:
+    loader = ShardLoader(shards=shards(made), tokenizer=tokenizer, text_tokens=8, workers=1)
+    stream = loader.load(PART, start=0, steps=2000, cursor=Cursor())
+    next(stream)
+    (process,) = multiprocessing.active_children()
+    process.kill()
+    with pytest.raises(WorldclipError, match=r"a process that decodes images died .* the last checkpoint"):
+        list(stream)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ from worldclip.loader.memory import MemoryImages
 from worldclip.model.sizes import build_model
 from worldclip.tokenizer import END, PAD, START, SpecialIds
 from worldclip.train.distill import Teacher, distillation_loss, frozen, known_features
-from worldclip.train.loop import train
+from worldclip.train.loop import Student, train, train_students
 
 CONFIG = ModelConfig(
     vision=TowerConfig(layers=1, width=16, heads=2),
@@ -178,3 +180,58 @@ def test_known_features_are_those_that_are_computed_where_nothing_is_cropped(tmp
         done = train(student, pairs, TRAINING, seed=0, key="k", checkpoints=tmp_path / str(at), teacher=teacher)
         losses.append([loss for _, loss in done.losses][:3])
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+def weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_students_of_one_teachers_pass_are_those_of_passes_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs = data()
+    config = dataclasses.replace(TRAINING, checkpoint_seconds=0.0)
+    teacher = Teacher(model=frozen(model(9, image_size=24), torch.device("cpu")), scale=10.0)
+    makes = (lambda: model(1), lambda: model(2, image_size=24))
+    alone = []
+    for at, make in enumerate(makes):
+        student = make()
+        train(student, pairs, config, seed=0, key="k", checkpoints=tmp_path / f"alone{at}" / "c", teacher=teacher)
+        alone.append(weights(student))
+
+    asked = []
+    features = Teacher.features
+    monkeypatch.setattr(Teacher, "features", lambda self, *given: asked.append(given) or features(self, *given))
+
+    class Cut(Exception):
+        pass
+
+    def cut(step: int, _steps: int, _loss: float) -> None:
+        if step == 5 and not asked_before:
+            raise Cut
+
+    def students() -> list[Student]:
+        return [
+            Student(model=make(), key="k", checkpoints=tmp_path / f"both{at}" / "c", progress=cut if at else None)
+            for at, make in enumerate(makes)
+        ]
+
+    asked_before: list[object] = []
+    with pytest.raises(Cut):
+        train_students(students(), pairs, config, seed=0, teacher=teacher)
+    assert len(asked) == 5
+    asked_before += asked
+    saved = [max((tmp_path / f"both{at}" / "c").glob("step-*")) for at in (0, 1)]
+    if saved[0].name == saved[1].name:  # Checkpoints are written in the background.
+        shutil.rmtree(saved[1])
+        saved[1] = max(saved[1].parent.glob("step-*"))
+    both = students()
+    done = train_students(both, pairs, config, seed=0, teacher=teacher)
+    assert [each.step for each in done] == [40, 40]
+    # Until they meet, those of the one that is behind; then one a step for both.
+    assert len(asked) == 5 + 40 - min(int(path.name.removeprefix("step-")) for path in saved)
+    assert all(equal(weights(each.model), expected) for each, expected in zip(both, alone, strict=True))

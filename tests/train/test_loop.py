@@ -19,6 +19,7 @@ from worldclip.loader.memory import MemoryImages
 from worldclip.loader.parts import Loaded
 from worldclip.model.sizes import build_model
 from worldclip.tokenizer import END, PAD, START
+from worldclip.train import loop
 from worldclip.train.checkpoint import Progress
 from worldclip.train.loop import LOSS_POINTS, Trainer, hardware_precision, train
 
@@ -192,6 +193,18 @@ def test_bf16_is_near_fp32(data: MemoryImages, whole: tuple[MetaClip2Model, Prog
     _, progress = run(data, tmp_path / "c", replace(CONFIG, precision="bf16"))
     assert progress.losses != whole[1].losses
     assert progress.losses[0][1] == pytest.approx(whole[1].losses[0][1], rel=0.05)
+
+
+def test_fp16_that_overflows_leaves_steps_out_and_halves_its_scale(
+    data: MemoryImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "FIRST_LOSS_SCALE", 2.0**40)
+    trained, progress = run(data, tmp_path / "c", replace(CONFIG, precision="fp16", seen_pairs=60 * 16))
+    assert 1 < progress.loss_scale < 2.0**40
+    assert progress.bad_steps == 0
+    assert all(torch.isfinite(value).all() for value in trained.state_dict().values())
+    told = [loss for _, loss in progress.losses]
+    assert np.mean(told[-5:]) < 0.9 * np.mean(told[:5])  # and those that were not left out have taught it
 
 
 def test_automatic_precision_is_one_of_the_two(data: MemoryImages, tmp_path: Path) -> None:

@@ -60,3 +60,29 @@ def test_a_run_is_taught_by_a_model_whose_features_are_kept(road: Path, small_ca
     done = tiny.worldclip(small_cache, "train", "--run", run, "--set", "train.start=nowhere")
     assert done.returncode == 2
     assert "nowhere: is no model" in " ".join(done.stderr.split())
+
+
+def test_students_of_one_run_are_whole_models_and_made_once(road: Path, small_cache: Cache, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(road, run)
+    command = (
+        *("train", "--run", run, "--set", "train.seen_pairs=512", "--set", f"train.teacher={road / 'model'}"),
+        *("--student", "small:model.vision.width=24,model.vision.heads=1"),
+    )
+    done = tiny.worldclip(small_cache, *command)
+    assert done.returncode == 0, done.stderr
+    widths = {
+        folder: json.loads((folder / "config.json").read_text())["vision_config"]["hidden_size"]
+        for folder in (run / "model", run / "students" / "small" / "model")
+    }
+    assert [width == 24 for width in widths.values()] == [False, True]
+    written = {folder: (folder / "model.safetensors").stat().st_mtime_ns for folder in widths}
+    shutil.rmtree(run / "model")
+    again = tiny.worldclip(small_cache, *command)
+    assert again.returncode == 0, again.stderr
+    assert "1 of 2 models done before" in again.stderr + again.stdout
+    now = {folder: (folder / "model.safetensors").stat().st_mtime_ns for folder in widths}
+    assert [now[folder] == written[folder] for folder in widths] == [False, True]
+    wrong = tiny.worldclip(small_cache, *command, "--student", "other:train.lr=1")
+    assert wrong.returncode == 2
+    assert "differ in `model` alone" in " ".join(wrong.stderr.split())

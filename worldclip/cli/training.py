@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -50,8 +51,17 @@ def shards(
 @set_option
 @click.option("--seen-pairs", type=click.IntRange(min=1), help="Training budget, in image-text pairs.")
 @click.option("--data", type=click.Path(path_type=Path, file_okay=False), help="What `worldclip shards` wrote.")
+@click.option(
+    "--student",
+    "students",
+    multiple=True,
+    metavar="NAME:FIELD=VALUE,...",
+    help="Also train such a model, on the same batches and teacher's passes.",
+)
 @told
-def train(folder: Path, settings: tuple[str, ...], seen_pairs: int | None, data: Path | None) -> None:
+def train(
+    folder: Path, settings: tuple[str, ...], seen_pairs: int | None, data: Path | None, students: tuple[str, ...]
+) -> None:
     """Train tokenizer and model on the curated pairs; resumes by itself.
 
     From pictures in memory; with --data, from shards. With several processes: torchrun ... -m -- worldclip train ...
@@ -68,6 +78,15 @@ def train(folder: Path, settings: tuple[str, ...], seen_pairs: int | None, data:
             pipeline.build_tokenizer(run_of(folder, settings, reporter, seen_pairs))
         ranks.barrier()
         run = run_of(folder, settings, reporter, seen_pairs, write=ranks.rank == 0)
-        pipeline.train_model(run, ranks)
+        others = [pipeline.student_run(run, *_student(text)) for text in students]
+        pipeline.train_model(run, ranks, others)
         if ranks.rank == 0 and run.recipe.train.start and run.finished("pairs"):
             show(pipeline.forgotten(run), as_json=False)
+
+
+def _student(text: str) -> tuple[str, list[str]]:
+    """`small:model.image_size=32,model.vision.width=64` as a name and settings."""
+    name, colon, settings = text.partition(":")
+    if not colon or not re.fullmatch(r"\w[\w.-]*", name) or not settings:
+        raise InputError(f"--student {text!r}: write NAME:FIELD=VALUE,..., for example small:model.vision.width=64.")
+    return name, settings.split(",")

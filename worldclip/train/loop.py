@@ -18,8 +18,9 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from transformers import MetaClip2Model
 
 from worldclip.config import TrainConfig
 from worldclip.errors import DataError, WorldclipError
+from worldclip.loader.batches import Cursor
 from worldclip.loader.images import jitter, normalize, step_generator
 from worldclip.loader.parts import Loaded, Loader, Part
 from worldclip.model.features import text_lengths
@@ -52,6 +54,21 @@ MIN_JUDGED = 1000  #: images that must have been asked for before the share of u
 
 #: Given what encodes pixels and ids, the figures of a validation.
 Validation = Callable[[Callable[[torch.Tensor, torch.Tensor], torch.Tensor]], dict[str, float]]
+
+#: Normalised pixels [n, 3, size, size], and the teacher's features of images [n, e] and texts [k, n, e], if there is a
+#: teacher.
+Seen = tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor] | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Student:
+    """A model to be trained, and what is its own where several are trained together."""
+
+    model: MetaClip2Model  #: trained in place; with frozen parameters, the others
+    key: str  #: names recipe and data; a checkpoint with another key is not resumed
+    checkpoints: Path  #: folder, written to every `checkpoint_seconds`, and read if there is one
+    validate: Validation | None = None  #: called every `validate_steps` steps on every rank; its figures are logged
+    progress: Callable[[int, int, float], None] | None = None  #: after each step, on rank 0: steps done, in all, loss
 
 
 class Trainer:
@@ -139,7 +156,14 @@ class Trainer:
             (images, texts), taught, self.teacher.scale, own=own, valid=valid
         )
 
-    def step(self, loaded: Loaded, part: Part, loss_scale: float) -> tuple[float, float]:
+    def seen(self, loaded: Loaded, part: Part) -> Seen:
+        """What every student of a step sees: the pixels on the device, and the teacher's features of all ranks."""
+        pixels = self._prepared(loaded, part)
+        if self.teacher is None:
+            return pixels, None
+        return pixels, _apart(self.ranks.gather(self.teacher.features(loaded, part, pixels)), len(loaded.ids))
+
+    def step(self, loaded: Loaded, part: Part, loss_scale: float, seen: Seen | None = None) -> tuple[float, float]:
         """One step; where its loss or gradient is not finite, no parameter is changed.
 
         Returns:
@@ -147,10 +171,7 @@ class Trainer:
         """
         ranks, device = self.ranks, self.ranks.device
         ids = loaded.ids.to(device)
-        pixels = self._prepared(loaded, part)
-        taught = None
-        if self.teacher is not None:
-            taught = _apart(ranks.gather(self.teacher.features(loaded, part, pixels)), len(ids))
+        pixels, taught = seen or self.seen(loaded, part)
         pixels = fitted(pixels, self.model.config.vision_config.image_size)
         rows, local = ids.unique(return_inverse=True)  # type: ignore[no-untyped-call]
         lengths = text_lengths(self.model, ids)
@@ -303,46 +324,36 @@ def _gradient(leaf: torch.Tensor) -> torch.Tensor:
 class _Course:
     """A run's way from where it is to its last step."""
 
-    def __init__(
-        self,
-        trainer: Trainer,
-        loader: Loader,
-        part: Part,
-        checkpoints: Checkpoints,
-        key: str,
-        log: Log,
-        validate: Validation | None,
-        tell: Callable[[int, int, float], None] | None,
-    ) -> None:
-        self.trainer, self.loader, self.part, self.checkpoints, self.key = trainer, loader, part, checkpoints, key
-        self.log, self.validate, self.tell = log, validate, tell
+    def __init__(self, trainer: Trainer, part: Part, student: Student) -> None:
+        self.trainer, self.part, self.student = trainer, part, student
         self.config, self.ranks, self.steps = trainer.config, trainer.ranks, trainer.steps
+        self.log = Log(self.config.log if self.ranks.rank == 0 else "none", student.checkpoints.parent)
+        self.checkpoints = Checkpoints(student.checkpoints, self.config, self.ranks)
         self.stop = False  #: whether SIGTERM was received: a cluster's way to ask for the machine
+        self.stopped = False  #: whether all ranks have agreed to stop
         self.bad_in_row = 0
-        self.done = checkpoints.load(trainer.state(), key)
+        self.done = self.checkpoints.load(trainer.state(), student.key)
         self.done.loss_scale = self.done.loss_scale or trainer.first_loss_scale
         self.saved = time.monotonic()
 
-    def run(self) -> Progress:
-        """Until the last step; a roll-back begins the loader anew, behind the batches that were bad."""
-        while self.done.step < self.steps:
-            began = time.monotonic() - self.done.seconds
-            for loaded in self.loader.load(self.part, start=self.done.step, steps=self.steps, cursor=self.done.cursor):
-                self._step(loaded, began)
-                if self.bad_in_row >= self.config.max_bad_steps:
-                    self._roll_back()
-                    break
-        self.checkpoints.wait()
-        return self.done
+    @property
+    def place(self) -> tuple[int, Cursor]:
+        """Which batch comes next."""
+        return self.done.step, self.done.cursor
 
-    def _step(self, loaded: Loaded, began: float) -> None:
+    def go_on(self) -> None:
+        """Its clock runs from here."""
+        self.began = time.monotonic() - self.done.seconds
+
+    def step(self, loaded: Loaded, seen: Seen) -> None:
+        """One step and what follows from it."""
         done = self.done
         rate = self.trainer.set_learning_rate(done.step)
-        loss, norm = self.trainer.step(loaded, self.part, done.loss_scale)
+        loss, norm = self.trainer.step(loaded, self.part, done.loss_scale, seen)
         self._judge(loss, norm)
         done.step += 1
         done.cursor = loaded.batch.after
-        done.seconds = time.monotonic() - began
+        done.seconds = time.monotonic() - self.began
         pairs = self.part.images * self.part.texts_per_image
         every = max(1, self.steps // LOSS_POINTS)
         if done.pending and (done.step % every == 0 or done.step == self.steps):
@@ -360,12 +371,12 @@ class _Course:
                 "images set aside": sum(done.set_aside.values()),
             },
         )
-        if self.validate and self.config.validate_steps and done.step % self.config.validate_steps == 0:
-            figures = self.validate(self.trainer.encode)
+        if self.student.validate and self.config.validate_steps and done.step % self.config.validate_steps == 0:
+            figures = self.student.validate(self.trainer.encode)
             done.validation.append({"step": done.step, **figures})
             self.log.add(done.step, {f"validation {name}": value for name, value in figures.items()})
-        if self.tell and self.ranks.rank == 0:
-            self.tell(done.step, self.steps, loss)
+        if self.student.progress and self.ranks.rank == 0:
+            self.student.progress(done.step, self.steps, loss)
         self._agree(loaded)
 
     def _judge(self, loss: float, norm: float) -> None:
@@ -383,11 +394,13 @@ class _Course:
             self.bad_in_row += 1
             done.bad_steps += 1
 
-    def _roll_back(self) -> None:
-        """Weights and optimiser as they were at the last checkpoint; the samples go on behind the bad ones."""
+    def rolled_back(self) -> bool:
+        """After too many bad steps: weights and optimiser as at the last checkpoint; samples go on behind the bad."""
         before = self.done
+        if self.bad_in_row < self.config.max_bad_steps:
+            return False
         if before.rollbacks < ROLLBACKS:
-            self.done = self.checkpoints.load(self.trainer.state(), self.key)
+            self.done = self.checkpoints.load(self.trainer.state(), self.student.key)
         if self.done is before or self.done.step == 0:
             raise WorldclipError(
                 f"The loss was not finite {self.bad_in_row} steps in a row, until step {before.step} of {self.steps}, "
@@ -398,6 +411,7 @@ class _Course:
         self.done.cursor, self.done.seconds = before.cursor, before.seconds
         self.done.bad_steps, self.done.rollbacks = before.bad_steps, before.rollbacks + 1
         self.done.images, self.done.set_aside = before.images, before.set_aside
+        return True
 
     def _agree(self, loaded: Loaded) -> None:
         """What no rank may do alone: count images that could not be read, write checkpoints, stop."""
@@ -414,10 +428,7 @@ class _Course:
         if not self.bad_in_row and (save or stop or done.step == self.steps):
             self.checkpoints.save(self.trainer.state(), done)
             self.saved = time.monotonic()
-        if stop and done.step < self.steps:
-            self.checkpoints.wait()
-            self.log.close()
-            raise SystemExit(128 + signal.SIGTERM)
+        self.stopped = bool(stop) and done.step < self.steps
 
     def _check_set_aside(self) -> None:
         done, count = self.done, sum(self.done.set_aside.values())
@@ -429,15 +440,42 @@ class _Course:
             )
 
 
+def _together(courses: Sequence[_Course], loader: Loader, part: Part) -> None:
+    """Until the last step of each: those that are at one place take the same batches and see the same.
+
+    A roll-back begins the loader anew, behind the batches that were bad. After one, or a kill, courses may be apart:
+    those behind go on alone until they meet the others.
+    """
+    while waiting := [course for course in courses if course.done.step < course.steps]:
+        first = min(waiting, key=lambda course: course.done.step)
+        together = [course for course in waiting if course.place == first.place]
+        until = min([each.done.step for each in waiting if each.done.step > first.done.step], default=first.steps)
+        for course in together:
+            course.go_on()
+        for loaded in loader.load(part, start=first.done.step, steps=until, cursor=first.done.cursor):
+            seen = first.trainer.seen(loaded, part)
+            for course in together:
+                course.step(loaded, seen)
+            if any(course.stopped for course in together):
+                for course in courses:
+                    course.checkpoints.wait()
+                raise SystemExit(128 + signal.SIGTERM)
+            if sum(course.rolled_back() for course in together):  # each is asked
+                break
+    for course in courses:
+        course.checkpoints.wait()
+
+
 @contextmanager
-def _stopped_by_sigterm(course: _Course) -> Iterator[None]:
+def _stopped_by_sigterm(courses: Sequence[_Course]) -> Iterator[None]:
     """SIGTERM ends the run after the step that it is in."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def note(_number: int, _frame: Any) -> None:
-        course.stop = True
+        for course in courses:
+            course.stop = True
 
     before = signal.signal(signal.SIGTERM, note)
     try:
@@ -459,19 +497,32 @@ def train(
     validate: Validation | None = None,
     progress: Callable[[int, int, float], None] | None = None,
 ) -> Progress:
-    """Train `model` in place for `config.seen_pairs` pairs; with frozen parameters, the others.
+    """Train one model; see `Student` and `train_students`."""
+    student = Student(model=model, key=key, checkpoints=checkpoints, validate=validate, progress=progress)
+    return train_students([student], loader, config, seed=seed, ranks=ranks, teacher=teacher)[0]
+
+
+def train_students(
+    students: Sequence[Student],
+    loader: Loader,
+    config: TrainConfig,
+    *,
+    seed: int,
+    ranks: Ranks | None = None,
+    teacher: Teacher | None = None,
+) -> list[Progress]:
+    """Train models in place for `config.seen_pairs` pairs each, all on the same batches.
+
+    Each is trained as it would be alone: images are loaded and the teacher looks at them once a step for all. Only if a
+    student's pictures are larger than the teacher's, the others get theirs by way of that size.
 
     Args:
-        model: from random weights, or from a checkpoint to be tuned; the same on every rank.
-        key: names recipe and data; a checkpoint with another key is not resumed.
-        checkpoints: folder, written to every `config.checkpoint_seconds`, and read if there is one.
+        students: their models are from random weights, or from checkpoints to be tuned; the same on every rank.
         ranks: the processes that train together; None: this one alone.
         teacher: whose similarities are learned too; None: the contrastive loss alone.
-        validate: called every `config.validate_steps` steps on every rank; its figures are logged.
-        progress: called after each step, on rank 0, with steps done, steps in all and the loss.
 
     Raises:
-        WorldclipError: the loss is not finite again and again.
+        WorldclipError: a loss is not finite again and again.
         DataError: too many images cannot be read, or a checkpoint cannot.
         SystemExit: SIGTERM was received; the state is saved.
     """
@@ -480,23 +531,27 @@ def train(
     images_per_step = max(1, config.batch_size // config.texts_per_image)
     pairs_per_step = images_per_step * config.texts_per_image
     steps = max(1, round(config.seen_pairs / pairs_per_step))
+    sizes = [student.model.config.vision_config.image_size for student in students]
     part = Part(
         images=images_per_step,
         texts_per_image=config.texts_per_image,
-        size=max(model.config.vision_config.image_size, teacher.size if teacher else 0),
+        size=max(*sizes, teacher.size if teacher else 0),
         crop_scale=config.crop_scale,
         seed=seed,
         rank=ranks.rank,
         ranks=ranks.size,
         pieces=config.accumulate,
     )
-    trainer = Trainer(model, config, ranks, seed=seed, steps=steps, teacher=teacher)
-    log = Log(config.log if ranks.rank == 0 else "none", checkpoints.parent)
-    course = _Course(trainer, loader, part, Checkpoints(checkpoints, config, ranks), key, log, validate, progress)
+    courses = [
+        _Course(Trainer(student.model, config, ranks, seed=seed, steps=steps, teacher=teacher), part, student)
+        for student in students
+    ]
     try:
-        with _stopped_by_sigterm(course):
-            done = course.run()
+        with _stopped_by_sigterm(courses):
+            _together(courses, loader, part)
     finally:
-        log.close()
-    trainer.finish()
-    return done
+        for course in courses:
+            course.log.close()
+    for course in courses:
+        course.trainer.finish()
+    return [course.done for course in courses]
