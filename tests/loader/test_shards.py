@@ -363,11 +363,14 @@ def test_more_unreadable_images_than_allowed_end_a_run(
         )
 
 
-def test_a_process_that_dies_is_told(made: Path, tokenizer: str) -> None:
+def test_a_process_that_dies_is_told(made: Path, tokenizer: str, tmp_path: Path) -> None:
+    def kill(step: int, _steps: int, _loss: float) -> None:
+        if step == 2:
+            (process,) = multiprocessing.active_children()
+            process.kill()
+            process.join()
+
     loader = ShardLoader(shards=shards(made), tokenizer=tokenizer, text_tokens=8, workers=1)
-    stream = loader.load(PART, start=0, steps=2000, cursor=Cursor())
-    next(stream)
-    (process,) = multiprocessing.active_children()
-    process.kill()
-    with pytest.raises(WorldclipError, match=r"a process that decodes images died .* the last checkpoint"):
-        list(stream)
+    config = TrainConfig(seen_pairs=20_000, batch_size=20, texts_per_image=2, threads=1, precision="fp32")
+    with pytest.raises(WorldclipError, match=r"a process that decodes images died .* from the last checkpoint"):
+        loop.train(small_model(), loader, config, seed=0, key="k", checkpoints=tmp_path / "c", progress=kill)

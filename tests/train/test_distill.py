@@ -194,7 +194,7 @@ def test_students_of_one_teachers_pass_are_those_of_passes_of_their_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pairs = data()
-    config = dataclasses.replace(TRAINING, checkpoint_seconds=0.0)
+    config = dataclasses.replace(TRAINING, checkpoint_seconds=0.0, keep_checkpoints=40)
     teacher = Teacher(model=frozen(model(9, image_size=24), torch.device("cpu")), scale=10.0)
     makes = (lambda: model(1), lambda: model(2, image_size=24))
     alone = []
@@ -207,31 +207,25 @@ def test_students_of_one_teachers_pass_are_those_of_passes_of_their_own(
     features = Teacher.features
     monkeypatch.setattr(Teacher, "features", lambda self, *given: asked.append(given) or features(self, *given))
 
-    class Cut(Exception):
-        pass
-
-    def cut(step: int, _steps: int, _loss: float) -> None:
-        if step == 5 and not asked_before:
-            raise Cut
-
-    def students() -> list[Student]:
-        return [
-            Student(model=make(), key="k", checkpoints=tmp_path / f"both{at}" / "c", progress=cut if at else None)
-            for at, make in enumerate(makes)
+    def together() -> list[Student]:
+        students = [
+            Student(model=make(), key="k", checkpoints=tmp_path / f"both{at}" / "c") for at, make in enumerate(makes)
         ]
+        assert [each.step for each in train_students(students, pairs, config, seed=0, teacher=teacher)] == [40, 40]
+        assert all(equal(weights(each.model), expected) for each, expected in zip(students, alone, strict=True))
+        return students
 
-    asked_before: list[object] = []
-    with pytest.raises(Cut):
-        train_students(students(), pairs, config, seed=0, teacher=teacher)
-    assert len(asked) == 5
-    asked_before += asked
-    saved = [max((tmp_path / f"both{at}" / "c").glob("step-*")) for at in (0, 1)]
-    if saved[0].name == saved[1].name:  # Checkpoints are written in the background.
-        shutil.rmtree(saved[1])
-        saved[1] = max(saved[1].parent.glob("step-*"))
-    both = students()
-    done = train_students(both, pairs, config, seed=0, teacher=teacher)
-    assert [each.step for each in done] == [40, 40]
+    students = together()
+    assert len(asked) == 40
+    left = []
+    for student, until in zip(students, (20, 10), strict=True):  # as a kill can leave them
+        steps = {int(path.name.removeprefix("step-")): path for path in student.checkpoints.glob("step-*")}
+        for step, path in steps.items():
+            if step > until:
+                shutil.rmtree(path)
+        left.append(max(step for step in steps if step <= until))
+    assert left[0] > left[1]
+    asked.clear()
+    together()
     # Until they meet, those of the one that is behind; then one a step for both.
-    assert len(asked) == 5 + 40 - min(int(path.name.removeprefix("step-")) for path in saved)
-    assert all(equal(weights(each.model), expected) for each, expected in zip(both, alone, strict=True))
+    assert len(asked) == 40 - left[1]

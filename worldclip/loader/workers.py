@@ -60,11 +60,7 @@ class ShardLoader:
     report: Callable[[str], None] = field(default=_log.warning)
 
     def load(self, part: Part, *, start: int, steps: int, cursor: Cursor) -> Iterator[Loaded]:
-        """A rank's part of each batch from `start` to `steps`; processes work ahead, in order.
-
-        Raises:
-            WorldclipError: a process died.
-        """
+        """A rank's part of each batch from `start` to `steps`; processes work ahead, in order."""
         rows, beyond = part.rows()
         waiting: deque[Batch] = deque()
 
@@ -90,23 +86,15 @@ class ShardLoader:
         beats.share_memory_()  # type: ignore[no-untyped-call]
         reader = _Reader(self.shards, self.tokenizer, self.text_tokens, part, beats)
         with self._watched(beats, part.rank):
-            try:
-                for answer in self._answers(reader, requests()):
-                    valid = None if beyond is None else beyond & answer.readable
-                    yield Loaded(
-                        batch=waiting.popleft(),
-                        pixels=answer.pixels,
-                        ids=answer.ids,
-                        valid=answer.readable if valid is None else valid,
-                        set_aside=answer.set_aside,
-                    )
-            except RuntimeError as error:
-                if "worker" not in str(error):
-                    raise
-                raise WorldclipError(
-                    f"rank {part.rank}: a process that decodes images died ({error}). If memory ran out, lower "
-                    "train.workers; the same command goes on from the last checkpoint."
-                ) from error
+            for answer in self._answers(reader, requests()):
+                valid = None if beyond is None else beyond & answer.readable
+                yield Loaded(
+                    batch=waiting.popleft(),
+                    pixels=answer.pixels,
+                    ids=answer.ids,
+                    valid=answer.readable if valid is None else valid,
+                    set_aside=answer.set_aside,
+                )
 
     def _answers(self, reader: _Reader, requests: Iterator[Request]) -> Iterator[Answer]:
         if not self.workers:
@@ -144,6 +132,24 @@ class ShardLoader:
         finally:
             over.set()
             thread.join()
+
+
+@contextmanager
+def deaths_told(rank: int) -> Iterator[None]:
+    """While this lasts, a decoding process that dies ends in an error that says so: torch's can come anywhere.
+
+    Raises:
+        WorldclipError: a process died.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise WorldclipError(
+            f"rank {rank}: a process that decodes images died ({error}). If memory ran out, lower train.workers; "
+            "the same command goes on from the last checkpoint."
+        ) from error
 
 
 class _Requests(Sampler[Request]):

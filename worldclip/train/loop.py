@@ -35,6 +35,7 @@ from worldclip.errors import DataError, WorldclipError
 from worldclip.loader.batches import Cursor
 from worldclip.loader.images import jitter, normalize, step_generator
 from worldclip.loader.parts import Loaded, Loader, Part
+from worldclip.loader.workers import deaths_told
 from worldclip.model.features import text_lengths
 from worldclip.model.sizes import IMAGE_MEAN, IMAGE_STD
 from worldclip.train.checkpoint import Checkpoints, Progress
@@ -522,7 +523,7 @@ def train_students(
         teacher: whose similarities are learned too; None: the contrastive loss alone.
 
     Raises:
-        WorldclipError: a loss is not finite again and again.
+        WorldclipError: a loss is not finite again and again; a process that decodes images died.
         DataError: too many images cannot be read, or a checkpoint cannot.
         SystemExit: SIGTERM was received; the state is saved.
     """
@@ -547,7 +548,7 @@ def train_students(
         for student in students
     ]
     try:
-        with _stopped_by_sigterm(courses):
+        with _stopped_by_sigterm(courses), deaths_told(ranks.rank):
             _together(courses, loader, part)
     finally:
         for course in courses:
