@@ -34,8 +34,8 @@ from worldclip.loader.images import Crops, decode_crop
 from worldclip.loader.parts import Loaded, Part
 from worldclip.model.sizes import build_model
 from worldclip.tokenizer import END, PAD, START
-from worldclip.train.loop import Trainer
 from worldclip.train.ranks import Ranks
+from worldclip.train.trainer import Trainer
 
 LENGTH, MEAN_TOKENS = 77, 16
 

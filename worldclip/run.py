@@ -160,6 +160,11 @@ class Run:
         return True
 
 
+def curated_shards(run: Run) -> list[Path]:
+    """The shards of candidate texts that the curate stage wrote."""
+    return sorted(run.path("curate").glob("curated-*.parquet"))
+
+
 def peak_rss_mb(workers: int) -> float:
     """MiB used at once so far, at most: this process's peak and, for each worker, the largest child's."""
     unit = 1 if sys.platform == "darwin" else 1024

@@ -19,9 +19,11 @@ from worldclip.loader.memory import MemoryImages
 from worldclip.loader.parts import Loaded
 from worldclip.model.sizes import build_model
 from worldclip.tokenizer import END, PAD, START
-from worldclip.train import loop
+from worldclip.train import trainer
 from worldclip.train.checkpoint import Progress
-from worldclip.train.loop import LOSS_POINTS, Trainer, hardware_precision, train
+from worldclip.train.loop import LOSS_POINTS, train
+from worldclip.train.optim import hardware_precision
+from worldclip.train.trainer import Trainer
 
 IMAGES, TEXTS, LENGTH = 48, 3, 6
 TOWER = TowerConfig(layers=1, width=16, heads=2)
@@ -198,7 +200,7 @@ def test_bf16_is_near_fp32(data: MemoryImages, whole: tuple[MetaClip2Model, Prog
 def test_fp16_that_overflows_leaves_steps_out_and_halves_its_scale(
     data: MemoryImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "FIRST_LOSS_SCALE", 2.0**40)
+    monkeypatch.setattr(trainer, "FIRST_LOSS_SCALE", 2.0**40)
     trained, progress = run(data, tmp_path / "c", replace(CONFIG, precision="fp16", seen_pairs=60 * 16))
     assert 1 < progress.loss_scale < 2.0**40
     assert progress.bad_steps == 0

@@ -98,7 +98,7 @@ def recipe(
     """Print a recipe, with changes if any, as JSON: the quickstart's, or one of the paper's runs."""
     from worldclip.config import as_dict, override
     from worldclip.costs import Hardware, cost, figures
-    from worldclip.paper import recipe_of
+    from worldclip.paper_recipes import recipe_of
 
     made = recipe_of(name)
     chosen = override(made(), settings)

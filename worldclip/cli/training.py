@@ -69,6 +69,7 @@ def train(
     from worldclip import pipeline
     from worldclip.run import locked
     from worldclip.train.ranks import started
+    from worldclip.train.stage import student_run, train_model
 
     if data is not None:
         settings = (*settings, f"train.data={data}")
@@ -78,8 +79,8 @@ def train(
             pipeline.build_tokenizer(run_of(folder, settings, reporter, seen_pairs))
         ranks.barrier()
         run = run_of(folder, settings, reporter, seen_pairs, write=ranks.rank == 0)
-        others = [pipeline.student_run(run, *_student(text)) for text in students]
-        pipeline.train_model(run, ranks, others)
+        others = [student_run(run, *_student(text)) for text in students]
+        train_model(run, ranks, others)
         if ranks.rank == 0 and run.recipe.train.start and run.finished("pairs"):
             show(pipeline.forgotten(run), as_json=False)
 

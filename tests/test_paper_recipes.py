@@ -13,7 +13,15 @@ from worldclip.config import TowerConfig, as_dict
 from worldclip.costs import Hardware, activation_bytes, cost, pair_flops, tower_flops
 from worldclip.errors import ConfigError
 from worldclip.model.released import RELEASED
-from worldclip.paper import PAPER, TEACHER, h14_english, h14_non_english, h14_worldwide, h14_worldwide_1x, recipe_of
+from worldclip.paper_recipes import (
+    PAPER,
+    TEACHER,
+    h14_english,
+    h14_non_english,
+    h14_worldwide,
+    h14_worldwide_1x,
+    recipe_of,
+)
 from worldclip.recipes import ABLATION_ROWS
 
 
