@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tensorboardX.proto.event_pb2 import Event
 from transformers import MetaClip2Model
 
 from worldclip.config import ModelConfig, TowerConfig, TrainConfig
@@ -313,3 +314,22 @@ def test_a_run_does_not_go_back_for_ever(
     bad_losses(set(range(6, 100)))
     with pytest.raises(WorldclipError, match="not finite 2 steps in a row, until step 7 of 20, after 3 returns"):
         run(data, tmp_path / "c", replace(CONFIG, max_bad_steps=2))
+
+
+def test_figures_are_written_for_tensorboard(
+    data: MemoryImages, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, progress = run(data, tmp_path / "c", replace(CONFIG, log="tensorboard"))
+    told: dict[str, list[tuple[int, float]]] = {}
+    for path in tmp_path.glob("events.out.tfevents.*"):
+        records, at = path.read_bytes(), 0
+        while at < len(records):  # length, its checksum, an event, its checksum
+            size = int.from_bytes(records[at : at + 8], "little")
+            event = Event.FromString(records[at + 12 : at + 12 + size])
+            for value in event.summary.value:
+                told.setdefault(value.tag, []).append((event.step, value.simple_value))
+            at += size + 16
+    assert set(told) >= {"loss", "learning_rate", "gradient_norm", "logit_scale"}
+    assert [step for step, _ in told["loss"]] == list(range(1, 21))
+    assert told["loss"][0][1] == pytest.approx(progress.losses[0][1], rel=1e-6)
+    assert "illegal" not in caplog.text

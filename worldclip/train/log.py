@@ -33,7 +33,7 @@ class Log:
         """Scalars of one step."""
         if self._writer is not None:
             for name, value in values.items():
-                self._writer.add_scalar(name, value, step)
+                self._writer.add_scalar(name.replace(" ", "_"), value, step)  # as it would, with a warning
         if self._run is not None:
             self._run.log(dict(values), step=step)
 
