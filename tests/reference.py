@@ -47,7 +47,7 @@ def t_to_p(t, counts):
 
 
 def p_to_t(p, counts):
-    ordered = sorted(c for c in counts if c)
+    ordered = sorted(counts)
     total = sum(ordered)
     if not total:
         return 0

@@ -207,17 +207,3 @@ def test_a_floor_above_all_there_is_keeps_all() -> None:
 def test_settings_that_are_refused(settings: dict[str, int], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         CurationConfig(**settings)
-
-
-def test_a_language_of_few_texts_is_kept(tmp_path: Path) -> None:
-    rows = [
-        {"id": f"e{n}", "texts": [{"kind": "alt", "text": f"a photograph of the {WORDS[n % 7]}"}]} for n in range(300)
-    ]
-    german = "ein Foto von dem Hund am frühen Morgen"
-    rows += [{"id": f"d{n}", "texts": [{"kind": "alt", "text": german}]} for n in range(3)]
-    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "pairs.parquet")
-    paths = [tmp_path / "pairs.parquet"]
-    summary = curate(paths, METADATA, tmp_path / "out", CurationConfig(t_en=30), seed=0, engine=HERE)
-    of = {row["lang"]: row for row in summary["languages"]}
-    assert (of["de"]["t"], of["de"]["matched"], of["de"]["kept"]) == (3, 3, 3)
-    assert 0 < of["en"]["kept"] < 300

@@ -20,16 +20,14 @@ def tail_share(t: int, counts: np.ndarray) -> float:
 def tail_threshold(p: float, counts: np.ndarray) -> int:
     """The threshold t at which the share of the tail is nearest to `p`.
 
-    Counts of the entries that occur are sorted ascending and cumulated; t is the count at the first index whose
-    cumulative share is nearest to p. 0 where nothing matched, and nowhere else: entries that never occur would make it
-    0 wherever the rarest one that does has more than twice p of all matches, as in tiny languages, and a threshold of 0
-    keeps nothing of a language.
+    Counts are sorted ascending and cumulated; t is the count at the first index whose cumulative share is nearest to
+    p. 0 where nothing matched.
     """
-    counts = np.asarray(counts, np.int64)
-    ordered = np.sort(counts[counts > 0])
-    if not len(ordered):
+    ordered = np.sort(np.asarray(counts, np.int64))
+    total = int(ordered.sum())
+    if not total:
         return 0
-    return int(ordered[np.argmin(np.abs(np.cumsum(ordered) / ordered.sum() - p))])
+    return int(ordered[np.argmin(np.abs(np.cumsum(ordered) / total - p))])
 
 
 def entry_probability(t: int, counts: np.ndarray) -> np.ndarray:
