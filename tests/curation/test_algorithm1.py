@@ -88,8 +88,7 @@ def test_english_keeps_its_own_threshold(counts: list[int]) -> None:
         (0.375, [4, 2, 2], 2),  # as near to 1/4 as to 1/2: the first
         (0.75, [4, 2, 2], 2),  # as near to 1/2 as to 1
         (0.76, [4, 2, 2], 4),
-        (0.0, [0, 0, 5], 5),  # what never occurs is no threshold
-        (0.06, [0, 0, 3, 9], 3),
+        (0.0, [0, 0, 5], 0),
         (1.0, [5, 0, 0], 5),
         (0.06, [], 0),
         (0.06, [0, 0], 0),
