@@ -49,7 +49,9 @@ def train_model(run: Run, ranks: Ranks | None = None, students: Sequence[Run] = 
     runs = [run, *students]
     finished = ranks.broadcast([each.finished("train") for each in runs] if ranks.rank == 0 else None)
     waiting = [each for each, done in zip(runs, finished, strict=True) if not done]
-    if len(waiting) < len(runs):
+    if not waiting:
+        run.reporter.line("train: done before")
+    elif len(waiting) < len(runs):
         run.reporter.line(f"train: {len(runs) - len(waiting)} of {len(runs)} models done before")
     if waiting:
         _train_as_stages(waiting, waiting, ranks)
