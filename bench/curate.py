@@ -62,8 +62,9 @@ SHARD = 250_000
 
 #: Curates a folder in a process of its own; prints its peak (MiB) and the images it met.
 ALONE = """
-import json, resource, sys
+import json, sys
 from pathlib import Path
+from bench import peak_mb
 from bench.curate import metadata_of
 from worldclip.config import CurationConfig
 from worldclip.curate import curate
@@ -71,7 +72,7 @@ from worldclip.engines import LocalEngine
 home, folder, workers = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 summary = curate(sorted((folder / "pairs").glob("*.parquet")), metadata_of(home), folder / "curated", CurationConfig(),
                  seed=0, engine=LocalEngine(workers=workers))
-print(json.dumps([resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, summary["images"]]))
+print(json.dumps([peak_mb(), summary["images"]]))
 """
 
 

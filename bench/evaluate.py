@@ -50,12 +50,11 @@ CHECK_LOCALES, CHECK_IMAGES = 3, 200
 MEMORY = 2048
 
 _RETRIEVAL = """
-import json, resource, sys, time
-from bench import evaluate
+import json, sys, time
+from bench import evaluate, peak_mb
 began = time.perf_counter()
 values = evaluate.retrieve_all(*map(int, sys.argv[1:]))
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-print(json.dumps({"seconds": round(time.perf_counter() - began, 1), "peak_mb": round(peak), "values": values}))
+print(json.dumps({"seconds": round(time.perf_counter() - began, 1), "peak_mb": round(peak_mb()), "values": values}))
 """
 
 

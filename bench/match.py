@@ -59,14 +59,15 @@ sys.stdin.readline()
 """
 
 _BUILDS = """
-import re, sys, time
+import sys, time
 from pathlib import Path
 import pyarrow.feather as feather
+from bench import peak_mb
 from worldclip.curation.match import Index
 entries = feather.read_table(sys.argv[1]).column(0)
 began = time.perf_counter()
 Index.build(entries).save(Path(sys.argv[2]))
-print(time.perf_counter() - began, re.search(r"VmHWM:\\s*(\\d+)", open("/proc/self/status").read())[1])
+print(time.perf_counter() - began, peak_mb())
 """
 
 
@@ -254,7 +255,7 @@ def _largest(real: list[str], folder: Path, size: int) -> dict[str, Any]:
     return {
         "entries": size,
         "built_and_saved_in_seconds": round(float(seconds), 1),
-        "peak_mb": round(int(peak) / 1e3),
+        "peak_mb": round(float(peak)),
         "bytes_per_entry": round(path.stat().st_size / size, 1),
     }
 

@@ -42,8 +42,9 @@ PART, CHECK_PART = 64_000_000, 500_000
 FLAT = 1.1
 
 _BUILD = """
-import json, re, resource, sys
+import json, resource, sys
 from pathlib import Path
+from bench import peak_mb
 from worldclip.engines.local import LocalEngine
 from worldclip.lists import build_lists
 from worldclip.metadata.build import Selection
@@ -51,9 +52,7 @@ from worldclip.metadata.ngrams import Limits
 lists = build_lists(Path(sys.argv[1]), Path(sys.argv[2]), engine=LocalEngine(workers=0),
                     selection=Selection(word_share=1.0), limits=Limits(words=200_000, pairs=1_000_000))
 used = resource.getrusage(resource.RUSAGE_SELF)
-# Not `ru_maxrss`, which begins at what the process had that started this one.
-peak = int(re.search(r"VmHWM:\\s*(\\d+)", open("/proc/self/status").read())[1])
-print(json.dumps({"peak_mb": peak / 1024, "cpu": used.ru_utime + used.ru_stime, "hash": lists.hash,
+print(json.dumps({"peak_mb": peak_mb(), "cpu": used.ru_utime + used.ru_stime, "hash": lists.hash,
                   "entries": {lang: len(entries) for lang, entries in lists.entries.items()}}))
 """
 

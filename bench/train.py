@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import json
 import random
-import resource
 import subprocess
 import sys
 import tarfile
@@ -26,6 +25,7 @@ import webdataset
 from torch.nn.functional import cross_entropy, normalize
 from transformers import MetaClip2Model
 
+from bench import peak_mb
 from bench.loader import jpegs, peer
 from worldclip.config import ModelConfig, TowerConfig, TrainConfig
 from worldclip.errors import WorldclipError
@@ -168,7 +168,7 @@ def main(side: str, vocabulary: int, folder: str, *, check: bool) -> None:
         losses.append(step(number))
         ends.append(time.perf_counter())
     rate = batch * (steps - 1) / (ends[-1] - ends[0])  # the first step warms up
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    peak = round(peak_mb())
     print(json.dumps({"rate": rate, "losses": losses, "peak_mb": peak, "batch": batch}))
 
 
