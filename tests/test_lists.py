@@ -185,7 +185,7 @@ def test_progress_is_by_bytes_within_one_file(tmp_path: Path) -> None:
     assert told[-1] == size
     assert len({done for done in told if 0 < done < size}) >= 1
     assert heard[-1] == ("lists", 1, 1)
-    assert [path.name for path in (tmp_path / "out/work/sources").iterdir() if not path.is_dir()] == []
+    assert [path.name for path in (tmp_path / "out" / "work" / "sources").iterdir() if not path.is_dir()] == []
 
     # The same in a terminal: a bar in bytes, its rate and the time left; and lines where there is none.
     build = [sys.executable, "-m", "worldclip", "metadata", "build", "--sources", tmp_path / "in", "--workers", "1"]
