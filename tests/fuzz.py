@@ -73,7 +73,8 @@ def matching(random: np.random.Generator, path: Path) -> str:
     if rule == "unicode":  # A zero-width space is dropped from both sides, which a search for substrings cannot say.
         letters = [letter for letter in letters if letter != "\0"] or ["a"]
     entries = [text(random, letters, 5).replace("\u200b", "") for _ in range(random.integers(40))]
-    texts = [text(random, [*letters, *entries[:3]], 40).replace("\u200b", "") for _ in range(random.integers(12))]
+    longest, count = int(random.choice([10, 40, 300])), random.integers(12)
+    texts = [text(random, [*letters, *entries[:3]], longest).replace("\u200b", "") for _ in range(count)]
     index = Index.build(entries, rule)
     if random.random() < 0.5:
         index.save(path)

@@ -17,7 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worldclip.curation import Index
-from worldclip.curation.rules import unspaced
+from worldclip.curation.rules import KINDS, classes, lifted, prepare_paper, take, unspaced
+from worldclip.curation.texts import buffers
+from worldclip.curation.wide import SLACK
 from worldclip.errors import DataError, MissingData
 
 #: name: (entries, text, ids that the rule of the paper finds)
@@ -308,12 +310,12 @@ LENGTHS = '"lengths": {"firsts": 256, "table": 8, "bits": 1, "records": 0}'
         ("", "is no worldclip-index"),
         ("\0", "is no worldclip-index"),
         ("[1]", "is no worldclip-index"),
-        ('{"format": "other", "version": 3}', "is no worldclip-index"),
-        ('{"format": "worldclip-index", "version": 2}', "index version 2; this worldclip reads 3"),
-        ('{"format": "worldclip-index", "version": 3}', "not whole"),
-        ('{"format": "worldclip-index", "version": 3, "rule": "x", "fold_case": false, "entries": 0, ' + LENGTHS + "}",
+        ('{"format": "other", "version": 4}', "is no worldclip-index"),
+        ('{"format": "worldclip-index", "version": 2}', "index version 2; this worldclip reads 4"),
+        ('{"format": "worldclip-index", "version": 4}', "not whole"),
+        ('{"format": "worldclip-index", "version": 4, "rule": "x", "fold_case": false, "entries": 0, ' + LENGTHS + "}",
          "not whole"),
-        ('{"format": "worldclip-index", "version": 3, "rule": "paper", "fold_case": false, "entries": 0, '
+        ('{"format": "worldclip-index", "version": 4, "rule": "paper", "fold_case": false, "entries": 0, '
          '"lengths": {"firsts": 256, "table": -8, "bits": 1, "records": 0}}', "not whole"),
     ],
 )  # fmt: skip
@@ -342,8 +344,8 @@ def test_a_damaged_table_gives_answers_or_none_but_reads_nothing_else(tmp_path: 
     assert len(Index.open(path).match([text for _, text, _ in CASES.values()])) == len(CASES)
 
 
-#: Sixteen letters each, found by search: their keys are the same 64 bits.
-COLLIDING = ["gZGXpBqiVcvkYVbs", "amHXxSChJwnMsRke", "kqaaxTiGlKZQWrkK", "CwaClamkupRxFwrt"]
+#: Sixteen letters and digits each, found by search: their keys are the same 64 bits.
+COLLIDING = ["collisioncollide", "Ptu3mVfpIYWSk5yP", "PVe8lGB0IOf28Gl8", "dRljVd4aehYiVytm"]
 
 
 def test_keys_that_collide_change_no_answer() -> None:
@@ -352,6 +354,47 @@ def test_keys_that_collide_change_no_answer() -> None:
     texts = [*entries, *COLLIDING, f"x {COLLIDING[3]}", f"{COLLIDING[3]} x", f"{COLLIDING[1]} y"]
     for size in range(1, len(entries) + 1):
         assert found(Index.build(entries[:size]), texts) == reference.match(entries[:size], texts)
+
+
+@pytest.mark.parametrize("shift", range(0, 64, 7))
+def test_every_character_is_prepared_as_the_reference_does(shift: int) -> None:
+    codes = [*range(0xD800), *range(0xE000, 0x10000), *range(0x1F000, 0x20000, 7), *range(0x20000, 0x32000, 97)]
+    text = "x" * shift + "".join(f"{chr(code)}xy{chr(code)}" for code in codes if code)
+    data, offsets = buffers(pa.array([text], pa.large_string()))
+    raw, kinds = np.zeros(len(data) + 2 * SLACK, np.uint8), np.zeros((KINDS, len(data) // 64 + 3), np.uint64)
+    assert take(data, offsets, 0, len(data), raw, kinds) == 1
+    prepared = np.zeros(3 * len(data) + SLACK, np.uint8)
+    borders, barred = np.zeros((2, len(prepared) // 64), np.uint64)
+    start = (np.uint64(0), np.uint64(0), np.uint64(0))
+    pen = prepare_paper(
+        raw, kinds, offsets, False, classes("paper"), prepared, borders, barred, np.zeros(1, np.int64), start
+    )
+    used = lifted(borders, barred, pen)
+    expected = reference.prepare(text)
+    assert prepared[:used].tobytes() == expected.encode() + b"\xff"
+    bits = [np.unpackbits(each.view(np.uint8), bitorder="little")[:used] for each in (borders, barred)]
+    wanted = np.zeros((2, used), np.uint8)
+    wanted[:, -1], at, before = 1, 0, "x"
+    for character in expected:
+        alone, after = character == " " or reference.unspaced(character), before != " " and reference.unspaced(before)
+        wanted[:, at] = alone or after or before == " ", after and not alone
+        at, before = at + len(character.encode()), character
+    assert np.array_equal(wanted, bits)
+
+
+def test_entries_of_every_length() -> None:
+    entries = [("abcdefghij" * 10)[:length] for length in range(1, 100)]
+    entries += [f"{entry} {entry}" for entry in entries] + [f"犬{entry}" for entry in entries]
+    texts = [f"{entry} z {entry}" for entry in entries] + [f"{entry[:-1]}Z" for entry in entries]
+    assert found(Index.build(entries), texts) == reference.match(entries, texts)
+
+
+def test_texts_with_any_number_of_matches() -> None:
+    entries = [f"{letter}{number}" for number in range(700) for letter in "ab"]
+    texts = [
+        " ".join(entries[7 * count % 90 :][:count] * (1 + count % 3)) for count in (*range(70), 256, 257, 500, 1300)
+    ]
+    assert found(Index.build(entries), texts) == reference.match(entries, texts)
 
 
 def test_threads_give_the_same_answer() -> None:
@@ -379,7 +422,7 @@ def test_the_header_is_plain_json(tmp_path: Path) -> None:
     header = json.loads((tmp_path / "index").read_bytes()[:4096])
     assert (header["format"], header["version"], header["rule"], header["entries"]) == (
         "worldclip-index",
-        3,
+        4,
         "paper",
         5,
     )

@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from worldclip.curation import trie
 from worldclip.curation.rules import RULES, classes, composed, folding, padded, unspaced
+from worldclip.curation.search import search
 from worldclip.curation.texts import Texts, buffers, read_only, string_array
 from worldclip.errors import DataError, MissingData
 from worldclip.storage import digest, replacing
@@ -25,7 +26,7 @@ from worldclip.storage import digest, replacing
 __all__ = ["Index", "padded", "unspaced"]
 
 FORMAT = "worldclip-index"
-VERSION = 3
+VERSION = 4
 _HEADER = 4096
 _ARRAYS = {"firsts": np.bool_, "table": np.uint64, "bits": np.uint64, "records": np.uint32}
 
@@ -54,7 +55,7 @@ class Index:
         """Build the index of a list of entries.
 
         Args:
-            entries: fewer than 2^30 - 1, of at most 8 GiB in all.
+            entries: fewer than 2^30 - 1, of at most 4 GiB in all.
             rule: `paper`, or `unicode` for the corrected rule (see `rules.py`).
             fold_case: with `unicode`, find an entry whatever the case of its letters and the text's.
 
@@ -76,8 +77,8 @@ class Index:
         hashed = digest(np.diff(offsets).tobytes(), data[offsets[0] : offsets[-1]].tobytes())
         if rule == "unicode":
             data, offsets = buffers(composed(array))
-        text, mark, begins = trie.prepare_entries(data, offsets, rule == "paper", classes(rule), folding(fold_case))
-        arrays = _arrays_of(text, mark, begins)
+        text, borders, begins = trie.prepare_entries(data, offsets, rule == "paper", classes(rule), folding(fold_case))
+        arrays = _arrays_of(text, borders, begins)
         header = {
             "format": FORMAT,
             "version": VERSION,
@@ -144,29 +145,29 @@ class Index:
         mask = array.is_null() if array.null_count else None
         paper, kinds, folded = self._rule
         data, offsets = buffers(array if paper else composed(array))
-        found_offsets, found, _ = trie.search(data, offsets, paper, kinds, folded, *self._arrays, self._record_bytes)
+        found_offsets, found, _ = search(data, offsets, paper, kinds, folded, *self._arrays, self._record_bytes)
         if len(found) >= 2**31:
             raise DataError(f"Index.match: {len(found):,} matches; allowed in one call: 2^31 - 1. Give fewer texts.")
         return pa.ListArray.from_arrays(pa.array(found_offsets.astype(np.int32)), pa.array(found), mask=mask)
 
 
-def _arrays_of(text: np.ndarray, mark: np.ndarray, begins: np.ndarray) -> tuple[np.ndarray, ...]:
+def _arrays_of(text: np.ndarray, borders: np.ndarray, begins: np.ndarray) -> tuple[np.ndarray, ...]:
     """The arrays of an index of prepared entries.
 
     Raises:
         DataError: the records do not fit what a table can point to.
     """
-    keys, filters, node_of = trie.nodes_of(text, mark, begins)
-    table = trie.table_of(keys, filters)
+    keys, filters, goes_on, node_of = trie.nodes_of(text, borders, begins)
+    table = trie.table_of(keys, filters, goes_on)
     places = trie.places_of(table, node_of)
     order = np.argsort(places, kind="stable")
     order = order[np.searchsorted(places[order], 0) :]  # without the empty ones
     # Entries of one place stay together, else they keep their order: what is frequent tends to be first.
     begins_place = np.diff(places[order], prepend=-1) != 0
     order = order[np.argsort(order[begins_place][np.cumsum(begins_place) - 1], kind="stable")]
-    if int(begins[-1]) + 12 * len(order) >= 2**33:
-        raise DataError(f"Index.build: {int(begins[-1]):,} bytes of entries; allowed: 8 GiB in all. Split the list.")
-    records = trie.records_of(text, mark, begins, table, places, order)
+    if int(begins[-1]) + 12 * len(order) >= 4 * trie.MOST_RECORDS:
+        raise DataError(f"Index.build: {int(begins[-1]):,} bytes of entries; allowed: 4 GiB in all. Split the list.")
+    records = trie.records_of(text, borders, begins, table, places, order)
     at = begins[:-1][np.diff(begins) > 0]
     firsts = np.zeros(256, np.bool_)
     firsts[text[np.where(text[at] == 32, at + 1, at)]] = True

@@ -9,8 +9,8 @@ and a border lies on either side of it: everywhere but between two characters of
 combining mark, a variation selector or a small kana, and on either side of a zero-width joiner.
 
 Both cut a text into *units*, and an entry into the same units wherever it stands: maximal runs of characters without a
-border between them. Texts are prepared as two arrays of bytes: the text, and a mark for each byte, which tells where
-units begin. Matching (`trie.py`) knows nothing else of either rule.
+border between them. Texts are prepared as bytes and two bits for each: whether it begins a unit (spaces do, too), and
+whether no entry may begin there. Matching (`trie.py`) knows nothing else of either rule.
 """
 
 from __future__ import annotations
@@ -18,25 +18,20 @@ from __future__ import annotations
 import string
 import unicodedata
 from functools import cache
-from typing import Any
 
 import numba
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from llvmlite import ir
-from numba.core import types
-from numba.extending import intrinsic
 
 from worldclip.curation.texts import buffers
+from worldclip.curation.wide import SLACK, copy, eight, highest, kernel, lowest, put_eight, within
 
 RULES = ("paper", "unicode")
 
-#: Marks of prepared bytes. Only a spaced word that no space precedes cannot begin an entry of the paper's rule. The
-#: last one follows each text, on a byte that occurs in no UTF-8.
-INSIDE, BEGINS, SPACE, CANNOT_BEGIN, ENDS = 0, 1, 2, 3, 4
+#: What follows each text: a byte that occurs in no UTF-8.
 END = 0xFF
-_BLANK = 32
+BLANK = 32
 
 #: Scripts written without spaces, as the paper's release lists them (kana is not among them).
 UNSPACED_RANGES = (
@@ -66,36 +61,16 @@ _OTHER, _WORD, _EXTENDS, _JOINS, _WHITE, _BREAKS = range(6)
 #: Bits of a paper class; without one of them, letters and the space are as they are.
 _UNSPACED, _WRAPPED, _TURNS_BLANK = 1, 2, 4
 
-#: Positions are unsigned in kernels: of a signed one numba asks each time whether it counts from the end.
-_U1, _U2, _U7, _U8, _U56 = np.uint64(1), np.uint64(2), np.uint64(7), np.uint64(8), np.uint64(56)
-#: A byte of 1, eight times: what is multiplied with it is repeated.
-EACH = np.uint64(0x0101010101010101)
-_HIGH, _LOW, _BLANKS = EACH * np.uint64(0x80), EACH * np.uint64(0x7F), EACH * np.uint64(_BLANK)
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def eight(_typing: Any, data: Any, at: Any) -> Any:  # noqa: ARG001
-    """Eight bytes of an array of bytes from any position on, the first lowest. Nothing checks that they are there."""
-
-    def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        array = context.make_array(signature.args[0])(context, builder, values[0])
-        place = builder.gep(array.data, [values[1]])
-        return builder.load(builder.bitcast(place, ir.IntType(64).as_pointer()), align=1)
-
-    return types.uint64(data, types.uint64), code
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def put_eight(_typing: Any, data: Any, at: Any, word: Any) -> Any:  # noqa: ARG001
-    """Write eight bytes, the lowest first. Nothing checks that there is room."""
-
-    def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        array = context.make_array(signature.args[0])(context, builder, values[0])
-        place = builder.gep(array.data, [values[1]])
-        builder.store(values[2], builder.bitcast(place, ir.IntType(64).as_pointer()), align=1)
-        return context.get_dummy_value()
-
-    return types.none(data, types.uint64, types.uint64), code
+_U0, _U1, _U2, _U3, _U6, _U7, _U8, _U63, _U64 = (np.uint64(value) for value in (0, 1, 2, 3, 6, 7, 8, 63, 64))
+_SLACK, _ALL = np.uint64(SLACK), np.uint64(0xFFFFFFFFFFFFFFFF)
+#: Kinds of bytes in a text, by the paper's rule: spaces; what continues a character; wrapped marks; what begins an
+#: unspaced character of one byte, and of three; what begins a character that must be looked at alone.
+_BLANKS, _INSIDE, _WRAPS, _ONES, _THREES, _ALONE = range(6)
+KINDS = 6
+#: A space, a mark and a space, but for the mark.
+_WRAP = np.uint64(0x200020)
+#: The space behind a text, and what follows it.
+_LAST_TWO = np.uint64(END << 8 | BLANK)
 
 
 def unspaced(character: str) -> bool:
@@ -199,7 +174,7 @@ def composed(texts: pa.LargeStringArray) -> pa.LargeStringArray:
     return pc.replace_with_mask(texts, mask, pc.utf8_normalize(texts.filter(mask), form="NFC"))
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def decode(data, at):  # type: ignore[no-untyped-def]
     """The code point of valid UTF-8 at a position, and its length in bytes."""
     first = np.int64(data[at])
@@ -235,84 +210,153 @@ def _doubtful(data, offsets, composition):  # type: ignore[no-untyped-def]
     return doubtful
 
 
-@numba.njit(cache=True, nogil=True)
-def _others(word):  # type: ignore[no-untyped-def]
-    """The high bit of each of eight bytes that is no letter or digit of ASCII, and no space."""
-    # Sums reach a byte's high bit where it is not less than some character; capitals, digits and spaces as small ones.
-    small = (word | _BLANKS) & _LOW
-    letters = (small + EACH * np.uint64(0x80 - 0x61)) & ~(small + EACH * np.uint64(0x80 - 0x7B))
-    digits = (small + EACH * np.uint64(0x80 - 0x30)) & ~(small + EACH * np.uint64(0x80 - 0x3A))
-    spaces = ~(small + EACH * np.uint64(0x80 - 0x21))
-    return ~((letters | digits | spaces) & ~word) & _HIGH
+@kernel
+def _told(borders, barred, pen, begin, bar, count):  # type: ignore[no-untyped-def]
+    """Write two bits for each of the next bytes, the lowest first; return the pen behind them.
 
-
-@numba.njit(cache=True, nogil=True)
-def prepare_paper(data, begin, end, is_entry, classes, text, mark, at):  # type: ignore[no-untyped-def]
-    """Write one text, or one entry, by the paper's rule from `at`; return where it ends.
-
-    A text becomes at most three times as long, and two bytes more, and there is room for eight more. Entries are
-    padded, and keep their marks.
+    A pen is where the next byte comes, and what the words hold so far in which its bits come: they are in hand, so that
+    no write waits for the one before.
     """
-    at, position, end = np.uint64(at), np.uint64(begin), np.uint64(end)
-    following = INSIDE  # the mark of a letter that comes next
-    if not is_entry or not classes[decode(data, position)[0]] & _UNSPACED:
-        text[at], mark[at] = _BLANK, SPACE
-        at += _U1
-        following = BEGINS
-    while position < end:
-        byte = data[position]
-        if byte < 0x80 and position + _U8 <= np.uint64(len(data)):
-            word = eight(data, position)
-            others = _others(word)
-            blank = ~(((word ^ _BLANKS) & _LOW) + _LOW) >> _U7 & EACH
-            begins = (blank << _U8 | np.uint64(following)) & ~(blank * np.uint64(0xFF))
-            put_eight(text, at, word)  # What is written beyond is written over.
-            put_eight(mark, at, begins | blank << _U1)
-            if not others and position + _U8 <= end:
-                following = blank >> _U56
-                at += _U8
-                position += _U8
-                continue
-            below = (others - _U1) & ~others
-            plain = min((below >> _U7 & EACH) * EACH >> _U56, end - position)
-            if plain:
-                following = blank >> (plain * _U8 - _U8) & _U1
-                at += plain
-                position += plain
-                if position == end:
-                    break
-                byte = data[position]
-        code, length = np.int64(byte), _U1
-        if byte >= 0x80:
-            code, many = decode(data, position)
-            length = np.uint64(many)
-        kind = classes[code]
-        if kind == 0:  # Spaces come as they please: no branch is made for them.
-            text[at], mark[at] = byte, SPACE if byte == _BLANK else following
-            following = BEGINS if byte == _BLANK else INSIDE
-        elif not is_entry and kind & _TURNS_BLANK:
-            text[at], mark[at] = _BLANK, SPACE
-            following = BEGINS
-        elif not is_entry and kind & _WRAPPED:
-            text[at], mark[at] = _BLANK, SPACE
-            text[at + _U1], mark[at + _U1] = byte, BEGINS
-            text[at + _U2], mark[at + _U2] = _BLANK, SPACE
-            at += _U2
-            following = BEGINS
+    at, last_begin, last_bar = pen
+    word, shift = at >> _U6, at & _U63
+    last_begin, last_bar = last_begin | begin << shift, last_bar | bar << shift
+    borders[word], barred[word] = last_begin, last_bar
+    if shift + count >= _U64:
+        last_begin, last_bar = begin >> _U1 >> (_U63 - shift), bar >> _U1 >> (_U63 - shift)
+    return at + count, last_begin, last_bar
+
+
+@kernel
+def lifted(borders, barred, pen):  # type: ignore[no-untyped-def]
+    """Write what a pen has in hand; return where it is."""
+    borders[pen[0] >> _U6], barred[pen[0] >> _U6] = pen[1], pen[2]
+    return np.int64(pen[0])
+
+
+@kernel
+def bit(bits, at):  # type: ignore[no-untyped-def]
+    """One of a row of bits, 0 or 1."""
+    return bits[at >> _U6] >> (at & _U63) & _U1
+
+
+@kernel
+def take(data, offsets, first, room, raw, kinds):  # type: ignore[no-untyped-def]
+    """Copy texts from `first` on, at least one and as many as take so much room, and tell of each byte what it is.
+
+    Args:
+        raw: uint8, with `SLACK` beyond the room.
+        kinds: uint64 [6, words], of each kind a bit for each byte (paper's rule).
+
+    Returns:
+        which text is the first that was not taken.
+    """
+    last = first + 1
+    while last + 1 < len(offsets) and offsets[last + 1] - offsets[first] + last + 1 - first <= room:
+        last += 1
+    begin, size = np.uint64(offsets[first]), np.uint64(offsets[last] - offsets[first])
+    for at in range(size):
+        raw[at] = data[begin + at]
+    raw[size : size + _SLACK] = 0
+    for word in range((size + _U63 >> _U6) + _U1):
+        at = word << _U6
+        if at < size:
+            _tell_kinds(raw, at, word, kinds)
         else:
-            text[at], mark[at] = byte, BEGINS if kind & _UNSPACED else following
-            following = CANNOT_BEGIN if kind & _UNSPACED else INSIDE
-        for more in range(_U1, length):
-            text[at + more], mark[at + more] = data[position + more], INSIDE
-        at += length
-        position += length
-    if not is_entry or following != CANNOT_BEGIN:
-        text[at], mark[at] = _BLANK, SPACE
-        at += _U1
-    return np.int64(at)
+            kinds[:, word] = 0  # is read, but of no text
+    return last
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
+def _tell_kinds(raw, at, word, kinds):  # type: ignore[no-untyped-def]
+    """Tell of 64 bytes what they are by the paper's rule."""
+    kinds[_BLANKS, word] = within(raw, at, BLANK, BLANK)
+    kinds[_INSIDE, word] = within(raw, at, 0x80, 0xBF)
+    kinds[_WRAPS, word] = (
+        within(raw, at, 0x2C, 0x2C) | within(raw, at, 0x2E, 0x2E) | within(raw, at, 0x3A, 0x3B)
+        | within(raw, at, 0x3F, 0x3F) | within(raw, at, 0x21, 0x21) | within(raw, at, 0x60, 0x60)
+    )  # fmt: skip
+    kinds[_ONES, word] = (
+        within(raw, at, 0x21, 0x2F) | within(raw, at, 0x3A, 0x40)
+        | within(raw, at, 0x5B, 0x60) | within(raw, at, 0x7B, 0x7E)
+    )  # fmt: skip
+    high, alone, threes = within(raw, at, 0xE0, 0xFF), within(raw, at, 0x09, 0x0D), _U0
+    if high:
+        # Of two bytes, all are letters. Of three, U+0800 to U+0DFF are letters, all to U+0FFF unspaced; of U+3000 to
+        # U+3FFF kana are letters; all of U+5000 to U+9FFF are unspaced, and all of U+A000 to U+DFFF letters.
+        after = at + _U1
+        mixed, kana = within(raw, at, 0xE0, 0xE0), within(raw, at, 0xE3, 0xE3)
+        threes = mixed & within(raw, after, 0xB8, 0xBF) | within(raw, at, 0xE5, 0xE9)
+        letters = within(raw, at, 0xEA, 0xED) | kana & within(raw, after, 0x81, 0x83)
+        alone |= high & ~(mixed | threes | letters)
+    kinds[_THREES, word], kinds[_ALONE, word] = threes, alone
+
+
+@kernel
+def prepare_paper(raw, kinds, offsets, are_entries, classes, text, borders, barred, ends, pen):  # type: ignore[no-untyped-def]
+    """Write texts, or entries, by the paper's rule, and where each ends; return the pen behind them.
+
+    A text becomes at most three times as long, and three bytes more; there is `SLACK` beyond. Entries are padded, and
+    keep their marks; empty ones stay so. Only a spaced character that no space precedes cannot begin an entry: it is
+    barred.
+    """
+    for row in range(np.uint64(len(ends))):
+        position, end = np.uint64(offsets[row] - offsets[0]), np.uint64(offsets[row + _U1] - offsets[0])
+        spaced, unspaced = _U0, _U0  # whether a space comes before, or an unspaced character
+        if not are_entries or (position < end and not classes[decode(raw, position)[0]] & _UNSPACED):
+            text[pen[0]], spaced = BLANK, _U1
+            pen = _told(borders, barred, pen, _U1, _U0, _U1)
+        while position < end:
+            word, shift = position >> _U6, position & _U63
+            blanks, wraps, alone = (
+                kinds[_BLANKS, word] >> shift,
+                kinds[_WRAPS, word] >> shift,
+                kinds[_ALONE, word] >> shift,
+            )
+            ones, threes = kinds[_ONES, word] >> shift, kinds[_THREES, word] >> shift
+            if are_entries:
+                wraps = _U0
+            left = min(end - position, _U64 - shift, _U63)
+            if bit(kinds[_INSIDE], position + left):  # no more than whole characters
+                left = highest(~kinds[_INSIDE, word] & _ALL >> (_U64 - shift - left)) - shift
+            one_goes_on = left == _U0
+            while left:
+                plain = min(lowest(wraps | alone), left)
+                own = (_U1 << plain) - _U1
+                after, follow = blanks << _U1 | spaced, ones << _U1 | threes << _U3 | unspaced
+                begin = blanks | ones | threes
+                copy(raw, position, text, pen[0])  # What is written beyond is written over.
+                pen = _told(borders, barred, pen, (begin | follow | after) & own, follow & ~begin & own, plain)
+                spaced, unspaced = after >> plain & _U1, follow >> plain & _U1
+                position, left = position + plain, left - plain
+                if not left or not wraps >> plain & _U1:
+                    break
+                put_eight(text, pen[0], _WRAP | np.uint64(raw[position]) << _U8)
+                pen = _told(borders, barred, pen, _U7, _U0, _U3)
+                spaced, unspaced = _U1, _U0
+                position, left, plain = position + _U1, left - _U1, plain + _U1
+                blanks, wraps, alone = blanks >> plain, wraps >> plain, alone >> plain
+                ones, threes = ones >> plain, threes >> plain
+            if left or one_goes_on:
+                code, length = decode(raw, position)
+                kind, length = classes[code], np.uint64(length)
+                blank, own = np.uint64(not are_entries and kind & _TURNS_BLANK != 0), np.uint64(kind & _UNSPACED)
+                put_eight(text, pen[0], eight(raw, position))
+                if blank:
+                    text[pen[0]] = BLANK
+                begin = blank | own
+                pen = _told(borders, barred, pen, begin | spaced | unspaced, unspaced & ~begin, length)
+                position, spaced, unspaced = position + length, blank, own
+        if not are_entries:
+            put_eight(text, pen[0], _LAST_TWO)
+            pen = _told(borders, barred, pen, _U3, _U2, _U2)
+        elif not unspaced and offsets[row] < offsets[row + _U1]:
+            text[pen[0]] = BLANK
+            pen = _told(borders, barred, pen, _U1, _U0, _U1)
+        ends[row] = pen[0]
+    return pen
+
+
+@kernel
 def _encode(code, text, at):  # type: ignore[no-untyped-def]
     """Write a code point as UTF-8; return its length."""
     if code < 0x80:
@@ -329,53 +373,46 @@ def _encode(code, text, at):  # type: ignore[no-untyped-def]
     return 4
 
 
-@numba.njit(cache=True, nogil=True)
-def prepare_unicode(data, begin, end, is_entry, classes, folding, text, mark, at):  # type: ignore[no-untyped-def]
-    """Write one text, or one entry, by the corrected rule from `at`; return where it ends.
+@kernel
+def prepare_unicode(raw, offsets, are_entries, classes, folding, text, borders, barred, ends, pen):  # type: ignore[no-untyped-def]
+    """Write texts, or entries, by the corrected rule, and where each ends; return the pen behind them.
 
     A text stands between single spaces, an entry between none. Folding may lengthen a character by a byte.
     """
-    first = at
-    if not is_entry:
-        text[at], mark[at] = _BLANK, SPACE
-        at += 1
-    before = _WHITE  # the class of the unit that is open
-    joined = False
-    position = begin
-    while position < end:
-        code, length = decode(data, position)
-        kind = classes[code]
-        if kind == _WHITE:
-            if before != _WHITE:
-                text[at], mark[at] = _BLANK, SPACE
-                at += 1
-                before = _WHITE
-            joined = False
-        elif kind == _BREAKS:
-            before = _OTHER if before == _WORD else before
-            joined = False
-        else:
-            if len(folding):
-                written = _encode(folding[code], text, at)
+    for row in range(np.uint64(len(ends))):
+        position, end = np.uint64(offsets[row] - offsets[0]), np.uint64(offsets[row + _U1] - offsets[0])
+        before = _WHITE  # the class of the unit that is open
+        joined, gap = False, not are_entries  # A space is written before what follows it.
+        while position < end:
+            code, length = decode(raw, position)
+            kind, length = classes[code], np.uint64(length)
+            if kind == _WHITE:
+                gap |= before != _WHITE
+                before, joined = _WHITE, False
+            elif kind == _BREAKS:
+                before = _OTHER if before == _WORD else before
+                joined = False
             else:
-                for more in range(length):
-                    text[at + more] = data[position + more]
+                if gap:
+                    text[pen[0]] = BLANK
+                    pen = _told(borders, barred, pen, _U1, _U0, _U1)
+                    gap = False
                 written = length
-            extends = kind in (_EXTENDS, _JOINS)
-            inside = before != _WHITE and (extends or joined or (kind == _WORD and before == _WORD))
-            mark[at] = INSIDE if inside else BEGINS
-            for more in range(1, written):
-                mark[at + more] = INSIDE
-            at += written
-            if not extends:
-                before = kind
-            elif before == _WHITE:
-                before = _OTHER
-            joined = kind == _JOINS
-        position += length
-    if is_entry:
-        return at - 1 if at > first and mark[at - 1] == SPACE else at
-    if before != _WHITE:
-        text[at], mark[at] = _BLANK, SPACE
-        at += 1
-    return at
+                if len(folding):
+                    written = np.uint64(_encode(folding[code], text, np.int64(pen[0])))
+                else:
+                    put_eight(text, pen[0], eight(raw, position))
+                extends = kind in (_EXTENDS, _JOINS)
+                inside = before != _WHITE and (extends or joined or (kind == _WORD and before == _WORD))
+                pen = _told(borders, barred, pen, np.uint64(not inside), _U0, written)
+                if not extends:
+                    before = kind
+                elif before == _WHITE:
+                    before = _OTHER
+                joined = kind == _JOINS
+            position += length
+        if not are_entries:
+            put_eight(text, pen[0], _LAST_TWO)
+            pen = _told(borders, barred, pen, _U3, _U2, _U2)
+        ends[row] = pen[0]
+    return pen
