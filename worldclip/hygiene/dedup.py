@@ -29,7 +29,7 @@ def near_copies(ids: pa.StringArray, codes: np.ndarray, first: np.ndarray, secon
     """Removals by codes, such that each image that goes is near one that stays, and no two that stay are near.
 
     Images are asked in the order of their ids: each stays unless one that stays is near it. So a chain of near images
-    does not go as a whole because its ends are far apart.
+    does not go as a whole because its ends are far apart. Images of equal codes go for the same one.
 
     Args:
         ids, codes: [n], uint64 codes; equal codes are near.
