@@ -101,7 +101,7 @@ def search(data, offsets, paper, classes, folding, firsts, table, bits, records,
     first, used_found = 0, 0
     while first < n:
         pen, last = (_U0, _U0, _U0), take(data, offsets, first, chunk, raw, kinds)
-        own, ends = offsets[first : last + 1], found_offsets[first + 1 : last + 1]
+        own, ends = offsets[first : last + 1], found_offsets[first + 1 : last + 1]  # the latter written over at last
         if paper:
             pen = prepare_paper(raw, kinds, own, False, classes, text, borders, barred, ends, pen)
         else:

@@ -7,7 +7,7 @@ whether it counts from the end. The answer to "which of 64 bytes" is a uint64, a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numba
@@ -39,21 +39,17 @@ def _splat(builder: Any, value: Any, count: int) -> Any:
     return builder.shuffle_vector(first, first, ir.Constant(ir.VectorType(ir.IntType(32), count), [0] * count))
 
 
-def _loads(element: ir.Type) -> Callable[..., Any]:
-    @intrinsic  # type: ignore[untyped-decorator]
-    def load(_typing: Any, data: Any, at: Any) -> Any:  # noqa: ARG001
-        def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-            return builder.load(_pointer(context, builder, signature.args[0], values, element), align=1)
-
-        return types.uint64(data, types.uint64), code
-
-    return load  # type: ignore[no-any-return]
-
-
 _BYTES, _HALF, _LANES, _WORDS = (
     ir.VectorType(ir.IntType(bits), count) for bits, count in ((8, 64), (8, 32), (32, 16), (64, 4))
 )
-_eight = _loads(ir.IntType(64))
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _eight(_typing: Any, data: Any, at: Any) -> Any:  # noqa: ARG001
+    def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        return builder.load(_pointer(context, builder, signature.args[0], values, ir.IntType(64)), align=1)
+
+    return types.uint64(data, types.uint64), code
 
 
 @intrinsic  # type: ignore[untyped-decorator]
