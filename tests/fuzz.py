@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 _CACHE = tempfile.TemporaryDirectory()  # Code with checks must not be kept for others.
@@ -22,6 +23,7 @@ os.environ["NUMBA_BOUNDSCHECK"], os.environ["NUMBA_CACHE_DIR"] = "1", _CACHE.nam
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent / "curation"), str(Path(__file__).parents[1])]
 
 import fasttext
+import numba
 import numpy as np
 import pyarrow as pa
 import reference
@@ -29,7 +31,14 @@ from fasttext_models import Model
 from test_rules import occurs
 
 from worldclip.curation import Index, LanguageId
+from worldclip.curation.wide import eight as _eight
 from worldclip.errors import DataError
+
+
+@numba.njit
+def eight(data, at):  # type: ignore[no-untyped-def]
+    return _eight(data, at)
+
 
 LETTERS = [
     *"ab犬猫すっーหິມ '.,;!?`-“，\n\t\r\0eé1𠀀𠀁🐶🏽ABéкकॖ개",
@@ -88,6 +97,25 @@ def matching(random: np.random.Generator, path: Path) -> str:
         expected = [[at for at, entry in enumerate(entries) if occurs(entry, each)] for each in texts]
     assert found == expected, (rule, entries, texts, found, expected)
     return f"matching by the {rule} rule, answers equal"
+
+
+def not_text(random: np.random.Generator, path: Path) -> str:
+    """Bytes that are said to be strings: refused, unless they are text."""
+    some = random.choice([0x20, 0x61, 0x80, 0xBF, 0xC3, 0xE7, 0xED, 0xF0, 0xF4, 0xFF], int(random.choice([1, 3, 10])))
+    parts = [bytes(random.choice(some, random.integers(150)).astype(np.uint8)) for _ in range(random.integers(1, 12))]
+    offsets = np.cumsum([0, *map(len, parts)]).astype(np.int64)
+    array = pa.LargeStringArray.from_buffers(len(parts), pa.py_buffer(offsets), pa.py_buffer(b"".join(parts)))
+    rule = ("paper", "unicode")[random.integers(2)]
+    try:
+        assert len(Index.build(["a", "犬", "é é"], rule).match(array)) == len(parts)
+        Index.build(array, rule)
+    except DataError:
+        with suppress(pa.ArrowInvalid):
+            array.validate(full=True)
+            raise AssertionError(parts) from None
+        return "arbitrary bytes refused"
+    array.validate(full=True)
+    return "arbitrary bytes that are text"
 
 
 def index_file(random: np.random.Generator, path: Path) -> str:
@@ -158,10 +186,13 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--seed", type=int, default=0, help="of the first round")
     arguments = parser.parse_args()
+    with suppress(IndexError):  # Wide loads are checked, too.
+        eight(np.zeros(7, np.uint8), np.uint64(0))
+        raise AssertionError("bounds are not checked")
     ends, seed, done = time.monotonic() + 60 * arguments.minutes, arguments.seed, Counter[str]()
     with tempfile.TemporaryDirectory() as folder:
         while time.monotonic() < ends:
-            for each in (matching, index_file, language_id, model_file):
+            for each in (matching, not_text, index_file, language_id, model_file):
                 try:
                     done[each(np.random.default_rng(seed), Path(folder, f"{seed % 50}"))] += 1
                 except BaseException:

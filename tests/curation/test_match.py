@@ -243,6 +243,48 @@ def test_what_is_not_text_is_refused(texts: Any) -> None:
         Index.build(texts)
 
 
+def as_strings(texts: list[bytes]) -> pa.LargeStringArray:
+    """Bytes that are said to be strings, which nothing checks, with one more at either end that are not theirs."""
+    offsets = np.cumsum([1, *map(len, texts)]).astype(np.int64)
+    data = pa.py_buffer(b"\xf0" + b"".join(texts) + b"\x80")
+    return pa.LargeStringArray.from_buffers(len(texts), pa.py_buffer(offsets), data)
+
+
+@pytest.mark.parametrize("rule", ["paper", "unicode"])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        b"\x80", b"\xc0\x80", b"\xc1\xbf", b"\xc3", b"\xe0\x9f\xbf", b"\xe7\x8a", b"\xed\xa0\x80", b"\xf0", b"\xff",
+        b"\xf0\x8f\xbf\xbf", b"\xf4\x90\x80\x80", b"\xf5\x80\x80\x80", b"\xe7\x8a\xac\xac", b"\xf0\xa0\x80",
+    ],
+)  # fmt: skip
+def test_what_is_not_utf8_is_refused_and_found(wrong: bytes, rule: str) -> None:
+    index = Index.build(["dog", "犬"], rule)
+    byte = 6 if wrong.startswith("犬".encode()) else 3
+    for before in (0, 1, 60, 61, 62, 63, 64, 127):
+        texts = [b"x" * before, b"dog" + wrong, b"", "犬".encode()]
+        with pytest.raises(DataError, match=rf"Index.match: text 1 is not UTF-8: .* at byte {byte}\."):
+            index.match(as_strings(texts))
+        with pytest.raises(DataError, match=r"Index.build: entry 1 is not UTF-8"):
+            Index.build(as_strings(texts), rule)
+
+
+@given(st.lists(st.one_of(st.binary(max_size=80), st.text(max_size=80).map(str.encode)), max_size=4))
+def test_texts_are_utf8_where_python_says_so(texts: list[bytes]) -> None:
+    def decodes(text: bytes) -> bool:
+        try:
+            return bool(text.decode()) or True
+        except UnicodeDecodeError:
+            return False
+
+    array = as_strings(texts)
+    if all(map(decodes, texts)):
+        assert len(Index.build(ENTRIES).match(array)) == len(texts)
+    else:
+        with pytest.raises(DataError, match=f"text {[decodes(text) for text in texts].index(False)} is not UTF-8"):
+            Index.build(ENTRIES).match(array)
+
+
 def test_one_string_is_not_a_list_of_texts() -> None:
     with pytest.raises(DataError, match="must be text"):
         Index.build(["a"]).match("a dog")
@@ -362,7 +404,7 @@ def test_every_character_is_prepared_as_the_reference_does(shift: int) -> None:
     text = "x" * shift + "".join(f"{chr(code)}xy{chr(code)}" for code in codes if code)
     data, offsets = buffers(pa.array([text], pa.large_string()))
     raw, kinds = np.zeros(len(data) + 2 * SLACK, np.uint8), np.zeros((KINDS, len(data) // 64 + 3), np.uint64)
-    assert take(data, offsets, 0, len(data), raw, kinds) == 1
+    assert take(data, offsets, 0, len(data), raw) == 1
     prepared = np.zeros(3 * len(data) + SLACK, np.uint8)
     borders, barred = np.zeros((2, len(prepared) // 64), np.uint64)
     start = (np.uint64(0), np.uint64(0), np.uint64(0))

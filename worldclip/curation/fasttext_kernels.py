@@ -13,15 +13,16 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
+from worldclip.curation.wide import ones
+
 #: What a training loss makes of output rows.
 HIERARCHICAL, NEGATIVE_SAMPLING, SOFTMAX, ONE_AGAINST_ALL = 1, 2, 3, 4
 _TILE = 512  # Characters whose n-grams are looked up at once.
 _LANES = 32  # Loops over so many at once are unrolled; what is left over would be taken one by one.
 _SEED, _PRIME = np.uint32(2166136261), np.uint32(16777619)
 _WORDS_PRIME = np.uint64(116049371)
-_U0, _U1, _U2, _U4, _U6, _U32, _U56, _U63 = (np.uint64(value) for value in (0, 1, 2, 4, 6, 32, 56, 63))
+_U0, _U1, _U6, _U32, _U63 = (np.uint64(value) for value in (0, 1, 6, 32, 63))
 _LOW, _EMPTY = np.uint64(0xFFFFFFFF), np.uint64(0xFFFFFFFFFFFFFFFF)
-_FIVES, _THREES, _NIBBLES, _BYTES = (np.uint64(byte * 0x0101010101010101) for byte in (0x55, 0x33, 0x0F, 0x01))
 _EPSILON = 1e-5
 _LOWEST = np.float32(math.log(_EPSILON))
 _NEAR = 1 - 1e-3  # Far more than a sum of rounded logarithms is off by.
@@ -112,7 +113,7 @@ def kept_of(pairs, buckets):  # type: ignore[no-untyped-def]
     total = _U0
     for group in range(len(kept)):
         kept[group, 1] = total
-        total += _ones(kept[group, 0])
+        total += ones(kept[group, 0])
     order = np.full(np.int64(total), -1, np.int64)
     for bucket, row in pairs:
         place = _place(kept, np.uint64(bucket))
@@ -122,18 +123,10 @@ def kept_of(pairs, buckets):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def _ones(bits):  # type: ignore[no-untyped-def]
-    """How many bits are set."""
-    bits -= bits >> _U1 & _FIVES
-    bits = (bits & _THREES) + (bits >> _U2 & _THREES)
-    return ((bits + (bits >> _U4) & _NIBBLES) * _BYTES) >> _U56
-
-
-@numba.njit(cache=True, nogil=True)
 def _place(kept, bucket):  # type: ignore[no-untyped-def]
     """How many buckets before this one have rows."""
     group = bucket >> _U6
-    return kept[group, 1] + _ones(kept[group, 0] & ((_U1 << (bucket & _U63)) - _U1))
+    return kept[group, 1] + ones(kept[group, 0] & ((_U1 << (bucket & _U63)) - _U1))
 
 
 @numba.njit(cache=True, nogil=True)

@@ -20,7 +20,7 @@ import pyarrow as pa
 from worldclip.curation import trie
 from worldclip.curation.rules import RULES, classes, composed, folding, padded, unspaced
 from worldclip.curation.search import search
-from worldclip.curation.texts import Texts, buffers, read_only, string_array
+from worldclip.curation.texts import Texts, buffers, read_only, require_utf8, string_array
 from worldclip.errors import DataError, MissingData
 from worldclip.storage import digest, replacing
 
@@ -75,6 +75,7 @@ class Index:
         if len(array) >= trie.MOST_IDS:
             raise DataError(f"Index.build: {len(array):,} entries; allowed: fewer than 2^30 - 1. Split the list.")
         data, offsets = buffers(array)
+        require_utf8(data, offsets, "Index.build: entry")
         hashed = digest(np.diff(offsets).tobytes(), data[offsets[0] : offsets[-1]].tobytes())
         if rule == "unicode":
             data, offsets = buffers(composed(array))
@@ -145,7 +146,10 @@ class Index:
         array = string_array(texts, "texts")
         mask = array.is_null() if array.null_count else None
         paper, kinds, folded = self._rule
-        data, offsets = buffers(array if paper else composed(array))
+        data, offsets = buffers(array)
+        require_utf8(data, offsets, "Index.match: text")
+        if not paper:
+            data, offsets = buffers(composed(array))
         found_offsets, found, _ = search(data, offsets, paper, kinds, folded, *self._arrays, self._record_bytes)
         if len(found) >= 2**31:
             raise DataError(f"Index.match: {len(found):,} matches; allowed in one call: 2^31 - 1. Give fewer texts.")

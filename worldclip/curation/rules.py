@@ -10,7 +10,7 @@ combining mark, a variation selector or a small kana, and on either side of a ze
 
 Both cut a text into *units*, and an entry into the same units wherever it stands: maximal runs of characters without a
 border between them. Texts are prepared as bytes and two bits for each: whether it begins a unit (spaces do, too), and
-whether no entry may begin there. Matching (`trie.py`) knows nothing else of either rule.
+whether no entry may begin there. Matching (`trie.py`, `search.py`) knows nothing else of either rule.
 """
 
 from __future__ import annotations
@@ -240,12 +240,11 @@ def bit(bits, at):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def take(data, offsets, first, room, raw, kinds):  # type: ignore[no-untyped-def]
-    """Copy texts from `first` on, at least one and as many as take so much room, and tell of each byte what it is.
+def take(data, offsets, first, room, raw):  # type: ignore[no-untyped-def]
+    """Copy texts from `first` on, at least one and as many as have so much room, a byte more for each.
 
     Args:
         raw: uint8, with `SLACK` beyond the room.
-        kinds: uint64 [6, words], of each kind a bit for each byte (paper's rule).
 
     Returns:
         which text is the first that was not taken.
@@ -257,13 +256,16 @@ def take(data, offsets, first, room, raw, kinds):  # type: ignore[no-untyped-def
     for at in range(size):
         raw[at] = data[begin + at]
     raw[size : size + _SLACK] = 0
-    for word in range((size + _U63 >> _U6) + _U1):
-        at = word << _U6
-        if at < size:
-            _tell_kinds(raw, at, word, kinds)
-        else:
-            kinds[:, word] = 0  # is read, but of no text
     return last
+
+
+@kernel
+def _kinds_of(raw, size, kinds):  # type: ignore[no-untyped-def]
+    """Tell of so many bytes what they are by the paper's rule: of each kind a bit for each byte, uint64 [6, words]."""
+    words = size + _U63 >> _U6
+    for word in range(words):
+        _tell_kinds(raw, word << _U6, word, kinds)
+    kinds[:, words] = 0  # is read, but of no text
 
 
 @kernel
@@ -297,8 +299,9 @@ def prepare_paper(raw, kinds, offsets, are_entries, classes, text, borders, barr
 
     A text becomes at most three times as long, and three bytes more; there is `SLACK` beyond. Entries are padded, and
     keep their marks; empty ones stay so. Only a spaced character that no space precedes cannot begin an entry: it is
-    barred.
+    barred. `kinds` is written over: uint64 [`KINDS`, a word for 64 bytes and one more].
     """
+    _kinds_of(raw, np.uint64(offsets[-1] - offsets[0]), kinds)
     for row in range(np.uint64(len(ends))):
         position, end = np.uint64(offsets[row] - offsets[0]), np.uint64(offsets[row + _U1] - offsets[0])
         spaced, unspaced = _U0, _U0  # whether a space comes before, or an unspaced character

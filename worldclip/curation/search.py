@@ -86,7 +86,7 @@ def search(data, offsets, paper, classes, folding, firsts, table, bits, records,
     # Of units: where each begins, its row in the chunk, how it follows another.
     starts, rows, steps = np.empty(room + 17, np.uint64), np.empty(room, np.uint64), np.empty(room + 1, np.uint64)
     # Of phrases: their first and their last unit, the key of their node, and the step that follows.
-    spans, keys, nexts = np.empty(room, np.uint64), np.zeros(room + 96, np.uint64), np.empty(room, np.uint64)
+    spans, keys, nexts = np.empty(room, np.uint64), np.zeros(room + int(_AHEAD), np.uint64), np.empty(room, np.uint64)
     # What is told of each, what is found there, and what is told of that.
     told, values, verdicts = (
         np.empty(room + SLACK, np.uint8),
@@ -100,7 +100,7 @@ def search(data, offsets, paper, classes, folding, firsts, table, bits, records,
     found, found_offsets = np.empty(0, np.uint32), np.zeros(n + 1, np.int64)
     first, used_found = 0, 0
     while first < n:
-        pen, last = (_U0, _U0, _U0), take(data, offsets, first, chunk, raw, kinds)
+        pen, last = (_U0, _U0, _U0), take(data, offsets, first, chunk, raw)
         own, ends = offsets[first : last + 1], found_offsets[first + 1 : last + 1]  # the latter written over at last
         if paper:
             pen = prepare_paper(raw, kinds, own, False, classes, text, borders, barred, ends, pen)

@@ -115,7 +115,7 @@ def prepare_entries(data, offsets, paper, classes, folding):  # type: ignore[no-
     begins = np.zeros(n + 1, np.int64)
     first, pen = 0, (_U0, _U0, _U0)
     while first < n:
-        last = take(data, offsets, first, room, raw, kinds)
+        last = take(data, offsets, first, room, raw)
         own, ends = offsets[first : last + 1], begins[first + 1 : last + 1]
         if paper:
             pen = prepare_paper(raw, kinds, own, True, classes, text, borders, barred, ends, pen)

@@ -11,9 +11,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numba
-import numpy as np
 from llvmlite import ir
-from numba.core import types
+from numba.core import cgutils, config, types
 from numba.extending import intrinsic
 
 #: Buffers that are read or written by the 64 have so many bytes more than they hold.
@@ -21,15 +20,20 @@ SLACK = 64
 LANES = 16  #: Numbers that are exchanged and counted at once.
 #: Compiles a function that makes no array: numba need not count who holds those it is given.
 kernel = numba.njit(cache=True, nogil=True, _nrt=False)
-_CHECKED = bool(numba.config.BOUNDSCHECK)
-_U3, _U7, _U15, _U31, _U63 = (np.uint64(value) for value in (3, 7, 15, 31, 63))
 
 
-def _pointer(context: Any, builder: Any, kind: Any, place: Sequence[Any], element: Any) -> Any:
-    """An element of an array, given as the two, as a pointer to `element`."""
-    array, at = place
-    pointer = builder.gep(context.make_array(kind)(context, builder, array).data, [at])
-    return builder.bitcast(pointer, element.as_pointer())
+def _pointer(context: Any, builder: Any, kind: Any, place: Sequence[Any], element: Any, count: int) -> Any:
+    """An element of an array, given as the two, as a pointer to `element`, where `count` of the array's are needed."""
+    struct, at = context.make_array(kind)(context, builder, place[0]), place[1]
+    if config.BOUNDSCHECK:
+        size = cgutils.unpack_tuple(builder, struct.shape, 1)[0]
+        left = builder.sub(size, at)
+        missing = builder.or_(
+            builder.icmp_unsigned(">", at, size), builder.icmp_unsigned("<", left, left.type(count))
+        )  # fmt: skip
+        with builder.if_then(missing, likely=False):
+            context.call_conv.return_user_exc(builder, IndexError, ("read or written beyond the end",))
+    return builder.bitcast(builder.gep(struct.data, [at]), element.as_pointer())
 
 
 def _splat(builder: Any, value: Any, count: int) -> Any:
@@ -40,22 +44,26 @@ def _splat(builder: Any, value: Any, count: int) -> Any:
 
 
 _BYTES, _HALF, _LANES, _WORDS = (
-    ir.VectorType(ir.IntType(bits), count) for bits, count in ((8, 64), (8, 32), (32, 16), (64, 4))
+    ir.VectorType(ir.IntType(bits), count) for bits, count in ((8, 64), (8, 32), (32, LANES), (64, 4))
 )
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def _eight(_typing: Any, data: Any, at: Any) -> Any:  # noqa: ARG001
+def eight(_typing: Any, data: Any, at: Any) -> Any:  # noqa: ARG001
+    """Eight bytes from any position on, the first lowest."""
+
     def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        return builder.load(_pointer(context, builder, signature.args[0], values, ir.IntType(64)), align=1)
+        return builder.load(_pointer(context, builder, signature.args[0], values, ir.IntType(64), 8), align=1)
 
     return types.uint64(data, types.uint64), code
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def _put_eight(_typing: Any, data: Any, at: Any, word: Any) -> Any:  # noqa: ARG001
+def put_eight(_typing: Any, data: Any, at: Any, word: Any) -> Any:  # noqa: ARG001
+    """Write eight bytes, the lowest first."""
+
     def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        place = _pointer(context, builder, signature.args[0], values[:2], ir.IntType(64))
+        place = _pointer(context, builder, signature.args[0], values[:2], ir.IntType(64), 8)
         builder.store(values[2], place, align=1)
         return context.get_dummy_value()
 
@@ -63,20 +71,24 @@ def _put_eight(_typing: Any, data: Any, at: Any, word: Any) -> Any:  # noqa: ARG
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def _copy(_typing: Any, data: Any, at: Any, to: Any, there: Any) -> Any:  # noqa: ARG001
+def copy(_typing: Any, data: Any, at: Any, to: Any, there: Any) -> Any:  # noqa: ARG001
+    """Copy 64 bytes."""
+
     def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         kinds = signature.args
-        word = builder.load(_pointer(context, builder, kinds[0], values[:2], _BYTES), align=1)
-        builder.store(word, _pointer(context, builder, kinds[2], values[2:], _BYTES), align=1)
+        word = builder.load(_pointer(context, builder, kinds[0], values[:2], _BYTES, 64), align=1)
+        builder.store(word, _pointer(context, builder, kinds[2], values[2:], _BYTES, 64), align=1)
         return context.get_dummy_value()
 
     return types.none(data, types.uint64, to, types.uint64), code
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def _within(_typing: Any, data: Any, at: Any, low: Any, high: Any) -> Any:  # noqa: ARG001
+def within(_typing: Any, data: Any, at: Any, low: Any, high: Any) -> Any:  # noqa: ARG001
+    """Which of 64 bytes are in low..high."""
+
     def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        bytes_ = builder.load(_pointer(context, builder, signature.args[0], values[:2], _BYTES), align=1)
+        bytes_ = builder.load(_pointer(context, builder, signature.args[0], values[:2], _BYTES, 64), align=1)
         least, most = values[2], values[3]
         above = builder.sub(bytes_, _splat(builder, least, 64))
         bits = builder.icmp_unsigned("<=", above, _splat(builder, builder.sub(most, least), 64))
@@ -86,9 +98,11 @@ def _within(_typing: Any, data: Any, at: Any, low: Any, high: Any) -> Any:  # no
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def _having(_typing: Any, data: Any, at: Any, bits: Any) -> Any:  # noqa: ARG001
+def having(_typing: Any, data: Any, at: Any, bits: Any) -> Any:  # noqa: ARG001
+    """Which of 64 bytes have any of some bits."""
+
     def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        bytes_ = builder.load(_pointer(context, builder, signature.args[0], values[:2], _BYTES), align=1)
+        bytes_ = builder.load(_pointer(context, builder, signature.args[0], values[:2], _BYTES, 64), align=1)
         own = builder.and_(bytes_, _splat(builder, values[2], 64))
         return builder.bitcast(builder.icmp_unsigned("!=", own, ir.Constant(_BYTES, [0] * 64)), ir.IntType(64))
 
@@ -96,11 +110,13 @@ def _having(_typing: Any, data: Any, at: Any, bits: Any) -> Any:  # noqa: ARG001
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def _same(_typing: Any, ours: Any, at: Any, theirs: Any, there: Any) -> Any:  # noqa: ARG001
+def same(_typing: Any, ours: Any, at: Any, theirs: Any, there: Any) -> Any:  # noqa: ARG001
+    """Which of 32 bytes are equal."""
+
     def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         kinds = signature.args
-        one = builder.load(_pointer(context, builder, kinds[0], values[:2], _HALF), align=1)
-        other = builder.load(_pointer(context, builder, kinds[2], values[2:], _HALF), align=1)
+        one = builder.load(_pointer(context, builder, kinds[0], values[:2], _HALF, 32), align=1)
+        other = builder.load(_pointer(context, builder, kinds[2], values[2:], _HALF, 32), align=1)
         bits = builder.bitcast(builder.icmp_unsigned("==", one, other), ir.IntType(32))
         return builder.zext(bits, ir.IntType(64))
 
@@ -108,9 +124,11 @@ def _same(_typing: Any, ours: Any, at: Any, theirs: Any, there: Any) -> Any:  # 
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def _of_four(_typing: Any, words: Any, at: Any, word: Any) -> Any:  # noqa: ARG001
+def of_four(_typing: Any, words: Any, at: Any, word: Any) -> Any:  # noqa: ARG001
+    """Which of four words, uint64, are equal to one, and, as four more bits, which are zero."""
+
     def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        four = builder.load(_pointer(context, builder, signature.args[0], values[:2], _WORDS), align=8)
+        four = builder.load(_pointer(context, builder, signature.args[0], values[:2], _WORDS, 4), align=8)
         zero = ir.Constant(_WORDS, [0] * 4)
         parts = [builder.icmp_unsigned("==", four, each) for each in (_splat(builder, values[2], 4), zero)]
         order = ir.Constant(ir.VectorType(ir.IntType(32), 8), list(range(8)))
@@ -120,9 +138,13 @@ def _of_four(_typing: Any, words: Any, at: Any, word: Any) -> Any:  # noqa: ARG0
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def _exchange(_typing: Any, lanes: Any, at: Any, there: Any) -> Any:  # noqa: ARG001
+def exchange(_typing: Any, lanes: Any, at: Any, there: Any) -> Any:  # noqa: ARG001
+    """Of two runs of sixteen uint32, put the lesser ones into the first run and the greater ones into the second."""
+
     def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        places = [_pointer(context, builder, signature.args[0], (values[0], each), _LANES) for each in values[1:]]
+        places = [
+            _pointer(context, builder, signature.args[0], (values[0], each), _LANES, LANES) for each in values[1:]
+        ]
         one, other = (builder.load(place, align=4) for place in places)
         less = builder.icmp_unsigned("<", one, other)
         builder.store(builder.select(less, one, other), places[0], align=4)
@@ -133,15 +155,17 @@ def _exchange(_typing: Any, lanes: Any, at: Any, there: Any) -> Any:  # noqa: AR
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def _count_changes(_typing: Any, lanes: Any, at: Any, counts: Any, there: Any) -> Any:  # noqa: ARG001
+def count_changes(_typing: Any, lanes: Any, at: Any, counts: Any, there: Any) -> Any:  # noqa: ARG001
+    """Of two runs of sixteen uint32, one behind the other, count one for each pair that differs."""
+
     def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         kinds = signature.args
-        behind = builder.add(values[1], values[1].type(16))
+        behind = builder.add(values[1], values[1].type(LANES))
         one, other = (
-            builder.load(_pointer(context, builder, kinds[0], (values[0], each), _LANES), align=4)
+            builder.load(_pointer(context, builder, kinds[0], (values[0], each), _LANES, LANES), align=4)
             for each in (values[1], behind)
         )
-        place = _pointer(context, builder, kinds[2], values[2:], _LANES)
+        place = _pointer(context, builder, kinds[2], values[2:], _LANES, LANES)
         changes = builder.zext(builder.icmp_unsigned("!=", one, other), _LANES)
         builder.store(builder.add(builder.load(place, align=4), changes), place, align=4)
         return context.get_dummy_value()
@@ -154,7 +178,7 @@ def fetch(_typing: Any, words: Any, at: Any) -> Any:  # noqa: ARG001
     """Have the cache line of a word brought near, and do not wait for it. It need not be there."""
 
     def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        number, place = ir.IntType(32), _pointer(context, builder, signature.args[0], values, ir.IntType(8))
+        number, place = ir.IntType(32), _pointer(context, builder, signature.args[0], values, ir.IntType(8), 0)
         kind = ir.FunctionType(ir.VoidType(), [place.type, number, number, number])
         name = "llvm.prefetch.p0"
         prefetch = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
@@ -193,85 +217,3 @@ def ones(_typing: Any, word: Any) -> Any:  # noqa: ARG001
         return builder.ctpop(values[0])
 
     return types.uint64(types.uint64), code
-
-
-@kernel
-def _there(array, at, last):  # type: ignore[no-untyped-def]
-    """Have numba look at both ends of what is read or written, where it checks bounds."""
-    return array[at] == array[at + last]
-
-
-@kernel
-def eight(data, at):  # type: ignore[no-untyped-def]
-    """Eight bytes from any position on, the first lowest."""
-    if _CHECKED:
-        _there(data, at, _U7)
-    return _eight(data, at)
-
-
-@kernel
-def put_eight(data, at, word):  # type: ignore[no-untyped-def]
-    """Write eight bytes, the lowest first."""
-    if _CHECKED:
-        _there(data, at, _U7)
-    _put_eight(data, at, word)
-
-
-@kernel
-def copy(data, at, to, there):  # type: ignore[no-untyped-def]
-    """Copy 64 bytes."""
-    if _CHECKED:
-        _there(data, at, _U63)
-        _there(to, there, _U63)
-    _copy(data, at, to, there)
-
-
-@kernel
-def within(data, at, low, high):  # type: ignore[no-untyped-def]
-    """Which of 64 bytes are in low..high."""
-    if _CHECKED:
-        _there(data, at, _U63)
-    return _within(data, at, np.uint8(low), np.uint8(high))
-
-
-@kernel
-def having(data, at, bits):  # type: ignore[no-untyped-def]
-    """Which of 64 bytes have any of some bits."""
-    if _CHECKED:
-        _there(data, at, _U63)
-    return _having(data, at, np.uint8(bits))
-
-
-@kernel
-def same(ours, at, theirs, there):  # type: ignore[no-untyped-def]
-    """Which of 32 bytes are equal."""
-    if _CHECKED:
-        _there(ours, at, _U31)
-        _there(theirs, there, _U31)
-    return _same(ours, at, theirs, there)
-
-
-@kernel
-def of_four(words, at, word):  # type: ignore[no-untyped-def]
-    """Which of four words, uint64, are equal to one, and, as four more bits, which are zero."""
-    if _CHECKED:
-        _there(words, at, _U3)
-    return _of_four(words, at, word)
-
-
-@kernel
-def exchange(lanes, at, there):  # type: ignore[no-untyped-def]
-    """Of two runs of sixteen uint32, put the lesser ones into the first run and the greater ones into the second."""
-    if _CHECKED:
-        _there(lanes, at, _U15)
-        _there(lanes, there, _U15)
-    _exchange(lanes, at, there)
-
-
-@kernel
-def count_changes(lanes, at, counts, there):  # type: ignore[no-untyped-def]
-    """Of two runs of sixteen uint32, one behind the other, count one for each pair that differs."""
-    if _CHECKED:
-        _there(lanes, at, _U31)
-        _there(counts, there, _U15)
-    _count_changes(lanes, at, counts, there)
