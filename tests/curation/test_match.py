@@ -17,7 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worldclip.curation import Index
-from worldclip.curation.rules import KINDS, classes, lifted, prepare_paper, take, unspaced
+from worldclip.curation.prepare import KINDS, lifted, prepare_paper, take
+from worldclip.curation.rules import classes, unspaced
 from worldclip.curation.texts import buffers
 from worldclip.curation.wide import SLACK
 from worldclip.errors import DataError, MissingData

@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from worldclip.curation.fasttext_file import FastTextModel, read_model
-from worldclip.curation.fasttext_kernels import HIERARCHICAL, Dictionary, Output, kept_of, predict, slots_of, tree_of
+from worldclip.curation.fasttext_kernels import Dictionary, kept_of, predict, slots_of, tree_of
+from worldclip.curation.fasttext_labels import HIERARCHICAL, Output
 from worldclip.curation.scripts import contradicted
 from worldclip.curation.texts import Texts, buffers, read_only, string_array
 from worldclip.errors import MissingData

@@ -1,7 +1,7 @@
 """Which concepts occur in a text (paper, section 3.2): exact search for all entries of a list at once.
 
-`rules.py` says what an occurrence is, `trie.py` how entries are kept, `search.py` how all are found; here is what users
-call.
+`rules.py` says what an occurrence is, `prepare.py` cuts texts and entries, `trie.py` keeps entries, `search.py` finds
+them; here is what users call.
 
 A saved index is one file: a header of 4,096 bytes (one line of JSON), then flat arrays. Opening maps it into memory and
 parses nothing; all processes that open it share its pages.

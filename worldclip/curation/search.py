@@ -5,8 +5,7 @@ prepare, cut into units, make keys, look them up, take ids, read records, sort. 
 once, and loops are short enough for a processor to keep what they need in registers, and often to do eight at a time.
 
 What is found in a text cannot be foreseen, and a wrong guess costs a processor as much as a look-up. So what is found
-is told by bits, sixty-four at once, and only what was found is gone through; and matches are sorted by steps that are
-the same whatever there is to sort.
+is told by bits, sixty-four at once, and only what was found is gone through. Matches are sorted in `sort.py`.
 """
 
 from __future__ import annotations
@@ -14,7 +13,8 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from worldclip.curation.rules import BLANK, END, KINDS, bit, lifted, prepare_paper, prepare_unicode, take
+from worldclip.curation.prepare import BLANK, END, KINDS, bit, lifted, prepare_paper, prepare_unicode, take
+from worldclip.curation.sort import by_row
 from worldclip.curation.trie import (
     CONTINUES,
     IS_ID,
@@ -34,10 +34,7 @@ from worldclip.curation.trie import (
     word_of,
 )
 from worldclip.curation.wide import (
-    LANES,
     SLACK,
-    count_changes,
-    exchange,
     fetch,
     having,
     kernel,
@@ -50,7 +47,6 @@ from worldclip.curation.wide import (
 #: Bytes of prepared text in hand, whose units' cache lines must fit the second-level cache. A longer text is alone.
 _CHUNK = 1 << 14
 _AHEAD = np.uint64(96)  #: Nodes whose cache lines are on their way.
-_MOST = 1024  #: Matches of a text that are sorted beside those of others; more are sorted alone.
 #: What is told of a unit, bits; an end is listed as a unit, too.
 _GAP, _ENDS, _NO_ENTRY = 1, 2, 4
 #: What is told of a node that was found, bits.
@@ -129,7 +125,7 @@ def search(data, offsets, paper, classes, folding, firsts, table, bits, records,
             longer[:used_found] = found[:used_found]
             found = longer
         hits = _roomier(hits, number + 3)
-        used_found = _by_row(hits, number, found, used_found, found_offsets[first : last + 1])
+        used_found = by_row(hits, number, found, used_found, found_offsets[first : last + 1])
         first = last
     if len(found) - used_found > used_found // 8:
         found = found[:used_found].copy()
@@ -327,145 +323,3 @@ def _equal(ours, at, theirs, there, length):  # type: ignore[no-untyped-def]
         equal &= same(ours, at, theirs, there)
         at, there, length = at + _U32, there + _U32, length - _U32
     return np.uint64(equal & (same(ours, at, theirs, there) | _ALL << length) == _HALF)
-
-
-# --- sorting --------------------------------------------------------------------------------------------------------
-
-
-@numba.njit(cache=True, nogil=True)
-def _by_row(hits, number, found, used, offsets):  # type: ignore[no-untyped-def]
-    """Append hits to `found` row by row, sorted, each once; write where each row ends, and return where the last does.
-
-    Sixteen rows of about as many hits are sorted side by side, as columns.
-    """
-    count, number = np.uint64(len(offsets)), np.uint64(number)  # with a row that is none, whose hits fill up
-    hits[number : number + _U3] = (count - _U1) << _U32
-    part = number + _U3 >> _U2
-    counts, slots, places = np.zeros(count, np.uint64), np.empty(count, np.uint64), np.empty(count, np.uint64)
-    blocks = count + _U15 >> _U4
-    order, most, begins = np.full(blocks << _U4, count), np.zeros(blocks, np.uint64), np.zeros(blocks + _U1, np.uint64)
-    _count(hits, part, counts)
-    _alike(counts, np.zeros(65, np.uint64), order, slots)
-    _blocks(counts, slots, most, begins, places)
-    columns, changes = np.full(begins[blocks], NO_RECORD, np.uint32), np.zeros(blocks << _U4, np.uint32)
-    _put(hits, part, places, columns)
-    for block in range(blocks):
-        if most[block] > np.uint64(_MOST):
-            for lane in range(LANES):
-                columns[begins[block] + np.uint64(lane) : begins[block + _U1] : LANES].sort()
-        else:
-            _sort(columns, begins[block], most[block])
-    _count_unique(columns, begins, changes)
-    place = _end_rows(counts, slots, most, changes, np.uint64(used), places, offsets)
-    _write(columns, begins, order, counts, places, found)
-    return np.int64(place)
-
-
-@kernel
-def _count(hits, part, counts):  # type: ignore[no-untyped-def]
-    """Count the hits of each row.
-
-    Those of a row stand together, and each count waits for the one before: so those of four places are counted in turn.
-    """
-    for hit in range(part):
-        counts[hits[hit] >> _U32] += _U1
-        counts[hits[hit + part] >> _U32] += _U1
-        counts[hits[hit + part * _U2] >> _U32] += _U1
-        counts[hits[hit + part * _U3] >> _U32] += _U1
-
-
-@kernel
-def _alike(counts, tally, order, slots):  # type: ignore[no-untyped-def]
-    """Order rows by how many hits they have: the row in each slot, and the slot of each row."""
-    most = np.uint64(len(tally)) - _U1
-    for row in range(np.uint64(len(counts))):
-        tally[min(counts[row], most)] += _U1
-    before = _U0
-    for many in range(np.uint64(len(tally))):
-        tally[many], before = before, before + tally[many]
-    for row in range(np.uint64(len(counts))):
-        slot = tally[min(counts[row], most)]
-        tally[min(counts[row], most)] = slot + _U1
-        order[slot], slots[row] = row, slot
-
-
-@kernel
-def _blocks(counts, slots, most, begins, places):  # type: ignore[no-untyped-def]
-    """How many hits the rows of each block have at most, where in the columns it begins, and where each row does."""
-    for row in range(np.uint64(len(slots))):
-        block = slots[row] >> _U4
-        most[block] = max(most[block], counts[row])
-    for block in range(np.uint64(len(most))):
-        begins[block + _U1] = begins[block] + (most[block] << _U4)
-    for row in range(np.uint64(len(slots))):
-        places[row] = begins[slots[row] >> _U4] + (slots[row] & _U15)
-
-
-@kernel
-def _put(hits, part, places, columns):  # type: ignore[no-untyped-def]
-    """Write the ids of hits into the columns of their rows; places are those of the next ones."""
-    for hit in range(part):
-        _put_one(hits[hit], places, columns)
-        _put_one(hits[hit + part], places, columns)
-        _put_one(hits[hit + part * _U2], places, columns)
-        _put_one(hits[hit + part * _U3], places, columns)
-
-
-@kernel
-def _put_one(hit, places, columns):  # type: ignore[no-untyped-def]
-    place = places[hit >> _U32]
-    columns[place] = np.uint32(hit & _HALF)
-    places[hit >> _U32] = place + _U16
-
-
-@kernel
-def _sort(columns, begin, count):  # type: ignore[no-untyped-def]
-    """Sort sixteen columns of so many ids at once: Batcher's merge exchange (Knuth, algorithm 5.2.2M)."""
-    top = _U1
-    while top << _U1 < count:
-        top <<= _U1
-    size = top if count > _U1 else _U0
-    while size:
-        far, odd, apart = top, _U0, size
-        while apart:
-            for low in range(odd, count - min(apart, count)):
-                if low & size == odd:
-                    exchange(columns, begin + (low << _U4), begin + (low + apart << _U4))
-            apart, odd = far - size, size
-            far >>= _U1
-        size >>= _U1
-
-
-@kernel
-def _count_unique(columns, begins, changes):  # type: ignore[no-untyped-def]
-    """Count how often, down each column, a number differs from the one above it."""
-    for block in range(np.uint64(len(begins)) - _U1):
-        for at in range(begins[block] + _U16, begins[block + _U1], _U16):
-            count_changes(columns, at - _U16, changes, block << _U4)
-
-
-@kernel
-def _end_rows(counts, slots, most, changes, place, places, offsets):  # type: ignore[no-untyped-def]
-    """Write where each row begins and ends in what is found; return where the last one ends."""
-    for row in range(np.uint64(len(offsets)) - _U1):
-        slot = slots[row]
-        filled_up = np.uint64(counts[row] < most[slot >> _U4])  # which is a change, too
-        places[row] = place
-        place += changes[slot] + _U1 - filled_up if counts[row] else _U0
-        offsets[row + _U1] = place
-    return place
-
-
-@kernel
-def _write(columns, begins, order, counts, places, found):  # type: ignore[no-untyped-def]
-    """Write the ids of each row from its place on, each once."""
-    for slot in range(np.uint64(len(order))):
-        row = order[slot]
-        if row < np.uint64(len(counts)) - _U1:
-            place, last, at = places[row] - _U1, np.uint32(NO_RECORD), begins[slot >> _U4] + (slot & _U15)
-            for _ in range(counts[row]):
-                own = columns[at]
-                place += np.uint64(own != last)
-                found[place] = own
-                last = own
-                at += _U16

@@ -16,7 +16,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from worldclip.curation.rules import BLANK, KINDS, lifted, prepare_paper, prepare_unicode, take
+from worldclip.curation.prepare import BLANK, KINDS, lifted, prepare_paper, prepare_unicode, take
 from worldclip.curation.wide import SLACK, eight, kernel, lowest, of_four
 
 #: Nodes per slot: fuller saves memory, emptier saves second cache lines.
